@@ -1,0 +1,52 @@
+"""One exception tree: what happened, where, what to do next, and the exit code it ends with.
+
+    BrainsegError            1   could not be done
+      UsageError             2   the request itself makes no sense
+      InputError             1   a file or value given to us is not usable
+      OutputExistsError      1   the result would write over something
+      DownloadError          1   something had to be downloaded and could not be
+      TrainingError          1   the optimisation cannot go on
+
+Anything else that reaches the command line is a fault of the program. Code 3 (done in part) and 4 (a gate
+was not met) are results, not exceptions: the use-case returns them and the command exits with them.
+"""
+
+from pathlib import Path
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_PARTIAL, EXIT_GATE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+class BrainsegError(Exception):
+    """An expected failure, told in one line: `what (where): next`."""
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, what: str, *, where: Path | str | None = None, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what, self.where, self.hint = what, where, hint
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where is not None else ""
+        return f"{place}{self.what}" + (f" ({self.hint})" if self.hint else "")
+
+
+class UsageError(BrainsegError):
+    """The request contradicts itself or asks for something that does not exist."""
+
+    exit_code = EXIT_USAGE
+
+
+class InputError(BrainsegError):
+    """A file, folder, table or value that was given cannot be used."""
+
+
+class OutputExistsError(BrainsegError):
+    """The output is already there and neither --overwrite nor --resume was given."""
+
+
+class DownloadError(BrainsegError):
+    """A download was needed and did not succeed."""
+
+
+class TrainingError(BrainsegError):
+    """Training cannot go on: a loss that is not finite, or not enough memory."""

@@ -1,0 +1,97 @@
+"""Files and folders that appear whole or not at all: written aside, then renamed."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from brainseg_cli.errors import InputError, OutputExistsError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; on a clean exit it is synced to disk and takes `path`'s place.
+
+    The parent folder is made. On an exception the aside file is removed and `path` keeps what it had.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=".partial", dir=path.parent)
+    os.close(descriptor)
+    aside = Path(name)
+    try:
+        yield aside
+        with aside.open("rb+") as written:
+            os.fsync(written.fileno())
+        aside.chmod(0o666 & ~_umask())  # mkstemp makes private files; outputs follow the user's umask
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all."""
+    with atomic_path(path) as aside:
+        aside.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 `text` to `path`, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON. NaN is refused: JSON has no word for it, None does."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file; InputError names the file and the place of the fault."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("is not there", where=path) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"cannot be read as JSON: {error}", where=path) from None
+
+
+def check_absent(path: Path, *, overwrite: bool) -> None:
+    """OutputExistsError if `path` holds anything (an empty folder counts as nothing) and not `overwrite`."""
+    if overwrite or not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    raise OutputExistsError("is already there", where=path, hint="--overwrite replaces it")
+
+
+@contextmanager
+def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on a clean exit it takes `path`'s place.
+
+    OutputExistsError, before anything is written, as `check_absent`. What stood at `path` is removed only
+    once the new folder is complete.
+    """
+    check_absent(path, overwrite=overwrite)
+    if path.exists() and not path.is_dir():
+        raise OutputExistsError("is a file, a folder was to be written there", where=path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    try:
+        yield aside
+        aside.chmod(0o777 & ~_umask())
+        if path.exists():
+            old = aside.with_suffix(".old")
+            path.rename(old)
+            aside.rename(path)
+            shutil.rmtree(old)
+        else:
+            aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,148 @@
+"""Which images a command was given, in natural order, and where each is mirrored to."""
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from natsort import natsorted, ns
+
+from brainseg_cli.errors import InputError, UsageError
+from brainseg_cli.io.images import SUFFIXES, is_image_name
+
+MASK_ENDING = "_mask"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image to work on. `relative` is its place in a mirrored output tree."""
+
+    path: Path
+    relative: Path
+
+    @property
+    def key(self) -> str:
+        """What images, masks and predictions of one slice share."""
+        return slice_key(self.relative)
+
+    @property
+    def patient_id(self) -> str | None:
+        """The folder's name where it names the patient (`p/p_7.tif`, a folder below the input); else None."""
+        parent = self.path.absolute().parent.name
+        if self.path.stem.startswith(parent) or self.relative.parent != Path():
+            return parent
+        return None
+
+    @property
+    def slice_index(self) -> int | None:
+        """The number that the file's name ends with, else None."""
+        return parse_slice_index(self.path.stem)
+
+
+def parse_slice_index(stem: str) -> int | None:
+    """`TCGA_x_12` -> 12, `TCGA_x_12_mask` -> 12, `scan` -> None."""
+    found = re.search(r"(\d{1,9})$", stem.removesuffix(MASK_ENDING))
+    return int(found[1]) if found else None
+
+
+def natural_order(paths: Iterable[Path]) -> list[Path]:
+    """Sorted as a person counts: `x_2` before `x_10`, folder by folder."""
+    return natsorted(paths, alg=ns.PATH)
+
+
+def slice_key(relative: Path) -> str:
+    """A relative path without its suffix and without a trailing `_mask`: `p/p_7_mask.tif` -> `p/p_7`."""
+    return relative.with_suffix("").as_posix().removesuffix(MASK_ENDING)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Every image file below `folder`, in natural order. Hidden folders are passed over, links followed once.
+
+    A file named `x_mask.*` beside an image `x.*` is that image's mask and left out.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            found += [Path(parent, name) for name in files if is_image_name(name)]
+        seen.add(real)
+    stems = {path.with_suffix("") for path in found}
+    return natural_order(p for p in found if not _is_mask_of_another(p, stems))
+
+
+def find_inputs(arguments: Sequence[str]) -> list[Input]:
+    """Files, folders (searched through) and globs to inputs in the order given, folders in natural order.
+
+    Mirroring: below the one folder given; for several arguments, below their common parent. A file named
+    twice is done once. InputError for a path that is not there or a folder or glob without images.
+    """
+    if not arguments:
+        raise UsageError("no input was given", hint="name files, folders or globs")
+    files: list[Path] = []
+    roots: list[Path] = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            found, root = find_images(path), path
+            if not found:
+                raise InputError("holds no image", where=path, hint=f"looked for {' '.join(SUFFIXES)}")
+        elif path.exists():
+            found, root = [path], path.parent
+        elif glob.has_magic(argument):
+            found = natural_order(
+                Path(name)
+                for name in glob.glob(argument, recursive=True)  # noqa: PTH207 (absolute patterns)
+                if is_image_name(name)
+            )
+            if not found:
+                raise InputError("matches no image", where=argument)
+            root = Path(os.path.commonpath([p.absolute().parent for p in found]))
+        else:
+            raise InputError("is not there", where=path)
+        files += found
+        roots += [root] if len(arguments) == 1 else [(root.parent if path.is_dir() else root)]
+    common = Path(os.path.commonpath([root.absolute() for root in roots]))
+    return [Input(path, path.absolute().relative_to(common)) for path in dict.fromkeys(files)]
+
+
+def index_by_key(folder: Path) -> dict[str, Path]:
+    """Every image file below `folder`, masks included, by `slice_key`. InputError where two share one."""
+    if not folder.is_dir():
+        raise InputError("is not a folder", where=folder)
+    index: dict[str, Path] = {}
+    for path in natural_order(p for p in folder.rglob("*") if p.is_file() and is_image_name(p.name)):
+        key = slice_key(path.relative_to(folder))
+        if key in index:
+            # an image beside its own mask: the mask is what is wanted
+            pair = {index[key].stem.endswith(MASK_ENDING): index[key], path.stem.endswith(MASK_ENDING): path}
+            if len(pair) == 1:
+                raise InputError(f"stands for the same slice as {index[key].name}", where=path)
+            index[key] = pair[True]
+        else:
+            index[key] = path
+    return index
+
+
+def plan_outputs(inputs: Sequence[Input], folder: Path, suffix: str) -> list[Path]:
+    """Where each input's result goes: mirrored below `folder`, with another suffix.
+
+    UsageError, before any work, where two inputs would share one output.
+    """
+    owners: dict[Path, Path] = {}
+    for item in inputs:
+        target = folder / item.relative.with_suffix(suffix)
+        if target in owners:
+            raise UsageError(
+                f"{owners[target]} and {item.path} would both be written to {target}",
+                hint="give them one at a time",
+            )
+        owners[target] = item.path
+    return list(owners)
+
+
+def _is_mask_of_another(path: Path, stems: set[Path]) -> bool:
+    return path.stem.endswith(MASK_ENDING) and path.with_name(path.stem.removesuffix(MASK_ENDING)) in stems

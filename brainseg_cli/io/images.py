@@ -12,7 +12,9 @@ from brainseg_cli.types import Image, Mask
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 MASK_SUFFIXES = {"png": ".png", "tiff": ".tif"}
 
-cv2.setLogLevel(0)  # a broken file is reported by us, once, with its name
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_SILENT
+)  # a broken file is reported by us, once, with its name
 
 
 def is_image_name(name: str) -> bool:
@@ -52,9 +54,7 @@ def decode_mask(data: bytes, where: Path | str) -> Mask:
     values = np.unique(raw[..., 0])
     if not (set(values.tolist()) <= {0, 1} or set(values.tolist()) <= {0, 255}):
         shown = ", ".join(str(v) for v in values[:8]) + (", ..." if len(values) > 8 else "")
-        raise InputError(
-            f"is not a binary mask: its values are {shown}; {{0, 1}} or {{0, 255}} are read", where=where
-        )
+        raise InputError(f"is not a binary mask: its values are {shown}; {{0, 1}} or {{0, 255}} are read", where=where)
     return (raw[..., 0] > 0).astype(np.uint8)
 
 

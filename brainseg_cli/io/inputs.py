@@ -70,15 +70,15 @@ def find_images(folder: Path) -> list[Path]:
         if real not in seen:
             found += [Path(parent, name) for name in files if is_image_name(name)]
         seen.add(real)
-    stems = {path.with_suffix("") for path in found}
-    return natural_order(p for p in found if not _is_mask_of_another(p, stems))
+    return natural_order(_drop_masks(found))
 
 
 def find_inputs(arguments: Sequence[str]) -> list[Input]:
     """Files, folders (searched through) and globs to inputs in the order given, folders in natural order.
 
     Mirroring: below the one folder given; for several arguments, below their common parent. A file named
-    twice is done once. InputError for a path that is not there or a folder or glob without images.
+    twice is done once, and `x_mask.*` is left out where `x.*` is given too. InputError for a path that is
+    not there, or a folder or glob without images.
     """
     if not arguments:
         raise UsageError("no input was given", hint="name files, folders or globs")
@@ -106,7 +106,7 @@ def find_inputs(arguments: Sequence[str]) -> list[Input]:
         files += found
         roots += [root] if len(arguments) == 1 else [(root.parent if path.is_dir() else root)]
     common = Path(os.path.commonpath([root.absolute() for root in roots]))
-    return [Input(path, path.absolute().relative_to(common)) for path in dict.fromkeys(files)]
+    return [Input(path, path.absolute().relative_to(common)) for path in _drop_masks(dict.fromkeys(files))]
 
 
 def index_by_key(folder: Path) -> dict[str, Path]:
@@ -144,5 +144,11 @@ def plan_outputs(inputs: Sequence[Input], folder: Path, suffix: str) -> list[Pat
     return list(owners)
 
 
-def _is_mask_of_another(path: Path, stems: set[Path]) -> bool:
-    return path.stem.endswith(MASK_ENDING) and path.with_name(path.stem.removesuffix(MASK_ENDING)) in stems
+def _drop_masks(paths: Iterable[Path]) -> list[Path]:
+    paths = list(paths)
+    stems = {path.with_suffix("") for path in paths}
+    return [
+        path
+        for path in paths
+        if not path.stem.endswith(MASK_ENDING) or path.with_name(path.stem.removesuffix(MASK_ENDING)) not in stems
+    ]

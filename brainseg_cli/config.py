@@ -1,0 +1,219 @@
+"""What a run is made of: frozen sections, unknown keys refused, presets as data.
+
+Precedence, lowest first: the sections' defaults, a preset, a config file, `--set key=value` and the flags
+that stand for one. What the machine decides (device, workers) is not configuration and not here.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from brainseg_cli.errors import InputError, UsageError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Amount = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Span = tuple[float, float]
+
+DEFAULT_PRESET = "default"
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PreprocessConfig(Section):
+    """From an image of any size to what the network sees; predict repeats it, so the bundle keeps it."""
+
+    size: Annotated[int, Field(ge=32, le=2048, multiple_of=32)] = 256
+    """The image is scaled to fit a square of this side, its aspect kept, and padded with 0."""
+    intensity: Literal["unit", "zscore"] = "zscore"
+    """`unit`: to [0, 1]. `zscore`: each channel of each slice to mean 0 and standard deviation 1."""
+
+
+class ModelConfig(Section):
+    """The U-Net. Encoders are those of segmentation-models-pytorch; `tu-*` are timm's."""
+
+    encoder: str = "resnet34"
+    encoder_weights: Literal["none", "imagenet"] = "none"
+    decoder_channels: Annotated[tuple[Count, ...], Field(min_length=3, max_length=5)] = (256, 128, 64, 32, 16)
+    """One number a decoder stage, from the deepest; as many stages as the encoder has."""
+
+
+class LossConfig(Section):
+    """What is minimised. The overlap losses take their sums over the batch, smoothed."""
+
+    name: Literal["dice", "bce", "dice+bce", "focal", "tversky", "jaccard", "lovasz"] = "dice+bce"
+    smoothing: Positive = 1.0
+    tversky_alpha: Amount = 0.3
+    """Weight of false alarms in the Tversky loss; misses weigh 1 - alpha."""
+    focal_gamma: Amount = 2.0
+
+
+class OptimizerConfig(Section):
+    name: Literal["adamax", "adamw", "sgd"] = "adamw"
+    lr: Positive = 1e-3
+    weight_decay: Amount = 1e-2
+    momentum: Share = 0.9
+    """Of SGD (Nesterov); the others keep their own."""
+    clip_norm: Amount = 1.0
+    """The gradient's norm is cut to this; 0 leaves it."""
+
+
+class ScheduleConfig(Section):
+    """The learning rate, step by step."""
+
+    name: Literal["constant", "cosine", "plateau"] = "cosine"
+    """`cosine` falls to 1 % of lr at the last step; `plateau` halves after 5 epochs without a better val."""
+    warmup_epochs: Amount = 1.0
+
+
+class AugmentConfig(Section):
+    """Random changes of a training slice; each bound 0 (or chance 0) leaves that change out."""
+
+    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 15.0
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    shift: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """A share of the side."""
+    shear_deg: Annotated[float, Field(ge=0, le=45)] = 0.0
+    flip_horizontal: Share = 0.5
+    flip_vertical: Share = 0.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    gamma: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    elastic: Share = 0.0
+    """The chance of an elastic deformation."""
+
+
+class TrainConfig(Section):
+    """The loop itself."""
+
+    epochs: Count = 60
+    batch_size: Count = 16
+    accumulate: Count = 1
+    """Batches whose gradients are added up for one step."""
+    tumour_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The share of slices with tumour among those an epoch sees; 0 takes every slice as it comes."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Weights averaged over steps are what is validated and saved; 0 leaves that out."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after this many epochs without a better val; 0 never does."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto`: bf16 where the device computes in it, else fp16 on a GPU and fp32 on a CPU."""
+    compile: bool = False
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class Config(Section):
+    """A whole run, as written to `config.toml`."""
+
+    preprocess: PreprocessConfig = PreprocessConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _sections_are_tables(cls, value: Any) -> Any:
+        if not isinstance(value, (Mapping, Section)):
+            raise ValueError("is a section, written as a table")
+        return value
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "Config":
+        if self.schedule.warmup_epochs >= self.train.epochs and self.train.epochs > 1:
+            raise ValueError("schedule.warmup_epochs must be less than train.epochs")
+        return self
+
+    def to_toml(self) -> str:
+        """The configuration as TOML, which `load_config` reads back to an equal one."""
+        return tomli_w.dumps(self.model_dump(mode="json"))
+
+
+def list_presets() -> list[str]:
+    """Names of the presets in the package, sorted."""
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in _preset_folder().iterdir() if entry.name.endswith(".toml")
+    )
+
+
+def load_config(
+    preset: str = DEFAULT_PRESET, path: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """Preset, then the TOML file at `path`, then `overrides` (dotted keys: `optimizer.lr`), lowest first.
+
+    A string override is read as a TOML value, or taken as it is where it is none, so `lr=1e-4` and
+    `name=sgd` both do what they say. UsageError for an unknown preset, key or value out of range in the
+    overrides; InputError for one in the file.
+    """
+    names = list_presets()
+    if preset not in names:
+        raise UsageError(f"there is no preset {preset!r}", hint=f"there are {', '.join(names)}")
+    merged: dict[str, Any] = tomllib.loads((_preset_folder() / f"{preset}.toml").read_text(encoding="utf-8"))
+    if path is not None:
+        _merge(merged, _read_toml(path))
+        _validate(merged, InputError, str(path))
+    for key, value in (overrides or {}).items():
+        nested: Any = _parse_value(value) if isinstance(value, str) else value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        _merge(merged, nested)
+    return _validate(merged, UsageError, None)
+
+
+def read_config(path: Path) -> Config:
+    """A configuration written whole by `Config.to_toml`. InputError for anything else."""
+    return _validate(_read_toml(path), InputError, str(path))
+
+
+def _preset_folder() -> Any:
+    return resources.files("brainseg_cli") / "presets"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("is not there", where=path) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot be read as TOML: {error}", where=path) from None
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _validate(values: dict[str, Any], error_type: type[InputError | UsageError], where: str | None) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, e['loc'])) or 'config'}: {_tell(e)}" for e in error.errors()]
+        raise error_type("; ".join(told), where=where) from None
+
+
+def _tell(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "is no setting"
+    return str(error["msg"]).removeprefix("Value error, ").lower() + f", not {error['input']!r}"

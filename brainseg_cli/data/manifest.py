@@ -1,0 +1,160 @@
+"""The dataset/ folder: dataset.json, slices.csv, images.npy, masks.npy. Written by prepare, read by the rest."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from brainseg_cli.data.splits import hash_split, resolve_fold
+from brainseg_cli.errors import InputError
+from brainseg_cli.io.atomic import read_json
+from brainseg_cli.types import Image, Mask
+
+SCHEMA_VERSION = 1
+COLUMNS = (
+    "patient_id", "slice_index", "image", "mask", "height", "width", "tumour_px", "sha256", "split",
+)  # fmt: skip
+
+
+class ChannelStats(BaseModel):
+    """The intensity fingerprint of one channel, over every pixel of every slice, 0 to 255."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: float
+    std: float
+    p01: int
+    p50: int
+    p99: int
+
+
+class DatasetInfo(BaseModel):
+    """dataset.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    brainseg_version: str
+    source: str
+    layout: str
+    patients: int
+    slices: int
+    tumour_slices: int
+    channel_names: Annotated[list[str], Field(min_length=1)]
+    intensity: list[ChannelStats]
+    split: str
+    """The split as it was asked for: `70/15/15`, `kfold:5`, ..."""
+    split_seed: int
+    split_hash: str
+    content_hash: str
+    """Of every slice's own hash, so that two datasets of the same slices have the same."""
+    leaky: bool
+    """Whether slices of one patient may stand on two sides. Said in everything made from this dataset."""
+    patients_known: bool
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared dataset. `slices` has COLUMNS, one row a slice, in the order of the arrays."""
+
+    folder: Path
+    info: DatasetInfo
+    slices: pd.DataFrame
+
+    @cached_property
+    def images(self) -> npt.NDArray[np.uint8]:
+        """(N, H, W, C) uint8, memory-mapped. Smaller slices lie in the top left corner, padded with 0."""
+        return _open_array(self.folder / "images.npy", 4, len(self.slices))
+
+    @cached_property
+    def masks(self) -> npt.NDArray[np.uint8]:
+        """(N, H, W) uint8 in {0, 1}, memory-mapped, padded likewise."""
+        return _open_array(self.folder / "masks.npy", 3, len(self.slices))
+
+    def image(self, row: int) -> Image:
+        """(height, width, C) of one slice, at its own size."""
+        return self.images[row, : self._heights[row], : self._widths[row]]
+
+    def mask(self, row: int) -> Mask:
+        """(height, width) of one slice, at its own size."""
+        return self.masks[row, : self._heights[row], : self._widths[row]]
+
+    @cached_property
+    def _heights(self) -> npt.NDArray[np.int64]:
+        return self.slices["height"].to_numpy(np.int64)
+
+    @cached_property
+    def _widths(self) -> npt.NDArray[np.int64]:
+        return self.slices["width"].to_numpy(np.int64)
+
+    def with_fold(self, fold: int | None) -> "Dataset":
+        """The same slices with `split` in train, val and test; `resolve_fold` says which."""
+        split = resolve_fold(self.slices["split"].tolist(), fold)
+        return Dataset(self.folder, self.info, self.slices.assign(split=split))
+
+    def rows(self, split: str) -> npt.NDArray[np.int64]:
+        """Row numbers of one split, in order; empty where there are none."""
+        return np.flatnonzero(self.slices["split"] == split)
+
+    def split_hash(self) -> str:
+        """`hash_split` of the slices as they are now assigned."""
+        return hash_split(self.slices["image"].tolist(), self.slices["split"].tolist())
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """Open a dataset/ folder. InputError where it is not one, is newer than this program, or is inconsistent."""
+    path = folder / "dataset.json"
+    if not path.exists():
+        raise InputError("is no dataset: it has no dataset.json", where=folder, hint="brainseg prepare makes one")
+    info = _parse_info(read_json(path), path)
+    slices = read_slices(folder / "slices.csv")
+    if len(slices) != info.slices:
+        raise InputError(f"has {len(slices)} rows, dataset.json says {info.slices}", where=folder / "slices.csv")
+    return Dataset(folder, info, slices)
+
+
+def read_slices(path: Path) -> pd.DataFrame:
+    """slices.csv with its types. InputError for a missing file or column, or a value of another type."""
+    try:
+        table = pd.read_csv(path, dtype={"patient_id": str, "image": str, "mask": str, "split": str})
+        absent = [column for column in COLUMNS if column not in table.columns]
+        if absent:
+            raise InputError(f"has no column {', '.join(absent)}", where=path)
+        return table.astype(dict.fromkeys(("slice_index", "height", "width", "tumour_px"), np.int64))
+    except FileNotFoundError:
+        raise InputError("is not there", where=path) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read as a table of slices: {error}", where=path) from None
+
+
+def _parse_info(value: Any, path: Path) -> DatasetInfo:
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise InputError(
+            f"has schema {version}, this program reads up to {SCHEMA_VERSION}",
+            where=path,
+            hint="update brainseg",
+        )
+    try:
+        return DatasetInfo.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}", where=path) from None
+
+
+def _open_array(path: Path, dimensions: int, count: int) -> npt.NDArray[np.uint8]:
+    try:
+        array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError("is not there", where=path, hint="prepare the dataset again") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read as an array: {error}", where=path) from None
+    if array.dtype != np.uint8 or array.ndim != dimensions or len(array) != count:
+        raise InputError(f"holds {array.dtype} {array.shape}, {count} slices of uint8 were expected", where=path)
+    return array

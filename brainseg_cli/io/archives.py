@@ -1,0 +1,94 @@
+"""A folder or a zip as one thing: relative names, and bytes by name. Nothing is ever unpacked to disk."""
+
+import os
+import threading
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from brainseg_cli.errors import InputError
+from brainseg_cli.io.images import is_image_name, read_bytes
+
+
+@dataclass(frozen=True)
+class Source:
+    """The image files below a folder or inside a zip.
+
+    `sizes` maps each relative POSIX name to its length in bytes; `read` gives one file's bytes and may be
+    called from several threads. `nested_copies` counts files left out because the same tree stands a second
+    time inside this one, as in the public LGG archive.
+    """
+
+    path: Path
+    sizes: Mapping[str, int]
+    read: Callable[[str], bytes]
+    nested_copies: int = 0
+
+    def where(self, name: str) -> str:
+        """How a person would name that file."""
+        return str(self.path / name)
+
+
+def open_source(path: Path) -> Source:
+    """Open a folder or a `.zip`. InputError where it is neither, or holds no image."""
+    if path.is_dir():
+        source = _open_folder(path)
+    elif path.is_file() and zipfile.is_zipfile(path):
+        source = _open_zip(path)
+    elif path.exists():
+        raise InputError("is neither a folder nor a zip archive", where=path)
+    else:
+        raise InputError("is not there", where=path)
+    if not source.sizes:
+        raise InputError("holds no image", where=path, hint="TIFF, PNG and JPEG are read")
+    return source
+
+
+def _open_folder(path: Path) -> Source:
+    sizes: dict[str, int] = {}
+    for parent, folders, files in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if is_image_name(name):
+                file = Path(parent, name)
+                sizes[file.relative_to(path).as_posix()] = file.stat().st_size
+
+    def read(name: str) -> bytes:
+        return read_bytes(path / name)
+
+    return _without_nested_copies(Source(path, sizes, read), lambda a, b: read(a) == read(b))
+
+
+def _open_zip(path: Path) -> Source:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"cannot be read as a zip: {error}", where=path) from None
+    entries = {
+        entry.filename: entry
+        for entry in archive.infolist()
+        if not entry.is_dir() and is_image_name(entry.filename) and "__MACOSX" not in entry.filename
+    }
+    lock = threading.Lock()
+
+    def read(name: str) -> bytes:
+        try:
+            with lock:
+                return archive.read(entries[name])
+        except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+            raise InputError(f"cannot be read from the zip: {error}", where=f"{path}/{name}") from None
+
+    sizes = {name: entry.file_size for name, entry in entries.items()}
+    return _without_nested_copies(Source(path, sizes, read), lambda a, b: entries[a].CRC == entries[b].CRC)
+
+
+def _without_nested_copies(source: Source, same: Callable[[str, str], bool]) -> Source:
+    """Leave out `a/b/x.tif` where `b/x.tif` (or `x.tif`) is there too with the same content."""
+    kept: dict[str, int] = {}
+    for name, size in source.sizes.items():
+        parts = PurePosixPath(name).parts
+        tails = ("/".join(parts[i:]) for i in range(1, len(parts)))
+        if not any(source.sizes.get(tail) == size and same(tail, name) for tail in tails):
+            kept[name] = size
+    return Source(source.path, kept, source.read, len(source.sizes) - len(kept))

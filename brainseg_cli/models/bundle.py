@@ -1,0 +1,90 @@
+"""The model/ folder: everything that predict must repeat, and no more. Loading it runs no code and downloads nothing.
+
+config.json and model.safetensors are what `segmentation_models_pytorch.from_pretrained` reads; brainseg.json
+holds preprocessing, threshold, channels and where the weights come from.
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from brainseg_cli.config import PreprocessConfig
+from brainseg_cli.errors import InputError
+from brainseg_cli.io.atomic import read_json, write_bytes, write_json
+from brainseg_cli.io.images import read_bytes
+from brainseg_cli.models.build import describe_model, rebuild_model
+
+SCHEMA_VERSION = 1
+
+
+class BundleInfo(BaseModel):
+    """brainseg.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    brainseg_version: str
+    torch_version: str
+    preprocess: PreprocessConfig
+    threshold: float = 0.5
+    channel_names: list[str]
+    encoder_weights: str
+    """What the encoder started from: `none` (random numbers) or `imagenet`."""
+    dataset_hash: str
+    split: str
+    split_hash: str
+    leaky: bool
+    epoch: int
+    """The epoch these weights are from, chosen on val."""
+    val_dice_patient: float | None
+
+
+def save_bundle(folder: Path, model: nn.Module, info: BundleInfo) -> None:
+    """Write the three files, each whole or not at all."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_bytes(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+    write_json(folder / "config.json", describe_model(model))
+    write_json(folder / "brainseg.json", info.model_dump(mode="json"))
+
+
+def find_bundle(path: Path) -> Path:
+    """The model/ folder of a run, or `path` itself where it is one. InputError where there is none."""
+    for folder in (path / "model", path):
+        if (folder / "brainseg.json").exists():
+            return folder
+    raise InputError("holds no model", where=path, hint="give a run, or the model/ folder of one")
+
+
+def load_bundle(path: Path) -> tuple[nn.Module, BundleInfo]:
+    """The trained network, in eval mode on the CPU, and its brainseg.json. `path` is a run or its model/.
+
+    InputError for anything missing, broken, newer than this program, or weights that do not fit.
+    """
+    folder = find_bundle(path)
+    info = _read_info(folder / "brainseg.json")
+    weights = folder / "model.safetensors"
+    model = rebuild_model(read_json(folder / "config.json"))
+    try:
+        model.load_state_dict(load(read_bytes(weights)))
+    except SafetensorError as error:
+        raise InputError(f"is no safetensors file: {error}", where=weights) from None
+    except RuntimeError:
+        raise InputError("does not fit the network that config.json describes", where=weights) from None
+    return model.eval(), info
+
+
+def _read_info(path: Path) -> BundleInfo:
+    value = read_json(path)
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise InputError(
+            f"has schema {version}, this program reads up to {SCHEMA_VERSION}", where=path, hint="update brainseg"
+        )
+    try:
+        return BundleInfo.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}", where=path) from None

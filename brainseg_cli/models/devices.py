@@ -1,0 +1,54 @@
+"""Which device computes, and in which precision."""
+
+from typing import Literal
+
+import torch
+
+from brainseg_cli.errors import UsageError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` takes the first GPU, else Apple's, else the CPU. UsageError for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"there is no device {name!r}", hint="auto, cpu, cuda, cuda:N or mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: PyTorch sees {torch.cuda.device_count()} CUDA devices here")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: PyTorch sees no Apple GPU here")
+    return device
+
+
+def choose_precision(wanted: str, device: torch.device) -> Precision:
+    """`auto` is bf16 where the device multiplies in it, else fp16 on a GPU and fp32 on a CPU.
+
+    UsageError for fp16 on a CPU, which has no gradient scaling worth the name.
+    """
+    if wanted == "auto":
+        if device.type == "cuda":
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        return "bf16" if device.type == "cpu" and cpu_multiplies_bf16() else "fp32"
+    if wanted == "fp16" and device.type == "cpu":
+        raise UsageError("train.precision fp16 needs a GPU", hint="auto, bf16 or fp32 on a CPU")
+    return wanted  # type: ignore[return-value]
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether this CPU has bf16 products (AVX-512 BF16 or AMX); without them bf16 is slower than fp32."""
+    # Private, and the only place PyTorch tells; absent on other architectures.
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes)
+
+
+def describe_device(device: torch.device) -> str:
+    """For logs: the GPU's name, or the CPU with its threads."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)"

@@ -1,0 +1,68 @@
+"""From images to probabilities at their own size: the one path that training's val, eval and predict share."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from brainseg_cli.config import PreprocessConfig
+from brainseg_cli.errors import InputError
+from brainseg_cli.models.build import to_channels_last
+from brainseg_cli.preprocess import Fit, scale_intensity
+from brainseg_cli.types import Image, Mask, Probs
+
+
+class Segmenter:
+    """A network with its preprocessing, on a device. Always fp32, so that a mask does not depend on the machine."""
+
+    def __init__(self, model: nn.Module, preprocess: PreprocessConfig, in_channels: int, device: torch.device) -> None:
+        self.model = to_channels_last(model.to(device))
+        self.preprocess, self.in_channels, self.device = preprocess, in_channels, device
+
+    def predict_probs(self, images: Sequence[Image]) -> list[Probs]:
+        """uint8 (H, W, C) each, sizes may differ -> float32 (H, W) in [0, 1] each. Nothing in, nothing out.
+
+        A grey image is repeated for a network of three channels. InputError for other channel counts.
+        """
+        if not images:
+            return []
+        logits = self.predict_logits(self.stack(images))
+        squares = logits.sigmoid()[:, 0].cpu().numpy()
+        return [
+            Fit(*image.shape[:2], self.preprocess.size).restore(square)
+            for image, square in zip(images, squares, strict=True)
+        ]
+
+    def stack(self, images: Sequence[Image]) -> torch.Tensor:
+        """The images in the network's geometry: uint8 (N, size, size, C) on the CPU."""
+        fitted = [Fit(*image.shape[:2], self.preprocess.size).image(self._match_channels(image)) for image in images]
+        return torch.from_numpy(np.stack(fitted))
+
+    @torch.inference_mode()
+    def predict_logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, size, size, C) -> float32 (N, 1, size, size) on the device, in eval mode."""
+        self.model.eval()
+        logits: torch.Tensor = self.model(prepare_input(pixels, self.preprocess, self.device))
+        return logits.float()
+
+    def _match_channels(self, image: Image) -> Image:
+        channels = image.shape[2]
+        if channels == self.in_channels:
+            return image
+        if channels == 1:
+            return np.repeat(image, self.in_channels, axis=2)
+        raise InputError(f"has {channels} channels, the model takes {self.in_channels}")
+
+
+def prepare_input(pixels: torch.Tensor, preprocess: PreprocessConfig, device: torch.device) -> torch.Tensor:
+    """uint8 (N, H, W, C) to scaled float32 (N, C, H, W) on the device, channels_last; uint8 over the bus."""
+    # NHWC memory seen as NCHW is channels_last as it stands: no copy.
+    floats = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
+    scaled: torch.Tensor = scale_intensity(floats, preprocess)
+    return scaled.contiguous(memory_format=torch.channels_last)
+
+
+def apply_threshold(probs: Probs, threshold: float) -> Mask:
+    """Probabilities to a mask: at least `threshold` is tumour."""
+    return (probs >= threshold).astype(np.uint8)

@@ -1,0 +1,209 @@
+"""prepare: a folder or zip of slices and masks to a checked dataset, split by patient, ready to stream."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.lib.format import open_memmap
+
+from brainseg_cli import __version__
+from brainseg_cli.data.checks import (
+    SliceFacts,
+    find_duplicates_across,
+    find_problems,
+    inspect_slices,
+    read_pair,
+)
+from brainseg_cli.data.layouts import Layout, pair_files
+from brainseg_cli.data.manifest import COLUMNS, ChannelStats, DatasetInfo
+from brainseg_cli.data.splits import DEFAULT_SPLIT, Split, assign_split, hash_split
+from brainseg_cli.errors import InputError
+from brainseg_cli.io.archives import Source, open_source
+from brainseg_cli.io.atomic import atomic_folder, check_absent, write_json
+from brainseg_cli.types import Progress, no_progress
+
+LGG_CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A source that was looked at: what would be written, and everything found wrong with it."""
+
+    source: Source
+    info: DatasetInfo
+    slices: pd.DataFrame
+    facts: list[SliceFacts]
+    errors: list[str]
+    """Every problem that keeps a dataset from being made, or that `skip_bad` left out."""
+    skipped: int
+
+
+def check(
+    source: Path,
+    *,
+    layout: Layout = "auto",
+    patient_regex: str | None = None,
+    split: str = DEFAULT_SPLIT,
+    seed: int = 0,
+    allow_leakage: bool = False,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    progress: Progress = no_progress,
+) -> Preparation:
+    """Look at every slice of `source` and deal it to a split; write nothing.
+
+    With `skip_bad`, slices that cannot be read or lack a partner are left out and counted in `skipped`;
+    otherwise they are among `errors`. InputError where nothing usable is there.
+    """
+    opened = open_source(source)
+    pairing = pair_files(opened.sizes, layout, patient_regex)
+    workers = workers or min(16, os.cpu_count() or 1)
+    facts, bad = inspect_slices(opened, pairing.pairs, workers=workers, progress=progress)
+    bad += [
+        f"{opened.where(name)}: has no partner (image without mask, or mask without image)" for name in pairing.unpaired
+    ]
+    if not facts:
+        raise InputError(f"none of {len(pairing.pairs)} slices can be read; first: {bad[0]}", where=source)
+    found = find_problems(facts)
+    patients = [fact.pair.patient_id for fact in facts]
+    dealt = assign_split(split, patients, [fact.tumour_px for fact in facts], seed=seed, allow_leakage=allow_leakage)
+    across = find_duplicates_across(facts, dealt.by_row, leaky=dealt.leaky)
+    warnings = _source_warnings(opened, pairing.patients_known, dealt) + found.warnings + across.warnings
+    if skip_bad:
+        warnings += [f"left out: {line}" for line in bad]
+    slices = _build_table(facts, dealt)
+    info = DatasetInfo(
+        brainseg_version=__version__,
+        source=source.name or str(source),
+        layout=pairing.layout,
+        patients=len(set(patients)),
+        slices=len(facts),
+        tumour_slices=sum(fact.tumour_px > 0 for fact in facts),
+        channel_names=_name_channels(pairing.layout, len(facts[0].histogram)),
+        intensity=_fingerprint(facts) if not found.errors else [],
+        split=split,
+        split_seed=seed,
+        split_hash=hash_split(slices["image"].tolist(), dealt.by_row),
+        content_hash=hashlib.sha256("".join(fact.sha256 for fact in facts).encode()).hexdigest()[:16],
+        leaky=dealt.leaky,
+        patients_known=pairing.patients_known,
+        warnings=warnings,
+    )
+    fatal = found.errors + across.errors
+    return Preparation(opened, info, slices, facts, fatal + bad if not skip_bad else fatal, len(bad) if skip_bad else 0)
+
+
+def write_dataset(
+    preparation: Preparation,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: Progress = no_progress,
+) -> None:
+    """Write dataset.json, slices.csv, images.npy and masks.npy as the folder `out`, whole or not at all.
+
+    InputError, with nothing written, where the preparation has errors; OutputExistsError as `atomic_folder`.
+    """
+    check_absent(out, overwrite=overwrite)
+    if preparation.errors:
+        first, more = preparation.errors[0], len(preparation.errors) - 1
+        raise InputError(first + (f" (and {more} more problems)" if more else ""), hint="--check lists them all")
+    facts = preparation.facts
+    count, channels = len(facts), len(preparation.info.channel_names)
+    height, width = max(fact.height for fact in facts), max(fact.width for fact in facts)
+    workers = workers or min(16, os.cpu_count() or 1)
+    with atomic_folder(out, overwrite=overwrite) as folder:
+        images = open_memmap(folder / "images.npy", "w+", np.uint8, (count, height, width, channels))
+        masks = open_memmap(folder / "masks.npy", "w+", np.uint8, (count, height, width))
+
+        def store(row: int) -> None:
+            fact = facts[row]
+            image, mask = read_pair(preparation.source, fact.pair)
+            images[row, : fact.height, : fact.width] = image
+            masks[row, : fact.height, : fact.width] = mask
+
+        with ThreadPoolExecutor(workers) as pool:
+            for done, _ in enumerate(pool.map(store, range(count)), 1):
+                progress(done, count, "writing slices")
+        images.flush()
+        masks.flush()
+        preparation.slices.to_csv(folder / "slices.csv", index=False)
+        write_json(folder / "dataset.json", preparation.info.model_dump(mode="json"))
+
+
+def summarise_splits(slices: pd.DataFrame) -> pd.DataFrame:
+    """One row a split: patients, with_tumour, slices, tumour_slices, tumour_px and median_tumour_px (the
+    median, over patients with tumour, of a patient's tumour pixels; NaN where there is none)."""
+    rows = []
+    order = {"train": 0, "val": 1, "test": 2}
+    for name, group in sorted(slices.groupby("split"), key=lambda item: (order.get(str(item[0]), 3), str(item[0]))):
+        volumes = group.groupby("patient_id")["tumour_px"].sum()
+        rows.append(
+            {
+                "split": name,
+                "patients": len(volumes),
+                "with_tumour": int((volumes > 0).sum()),
+                "slices": len(group),
+                "tumour_slices": int((group["tumour_px"] > 0).sum()),
+                "tumour_px": int(volumes.sum()),
+                "median_tumour_px": float(volumes[volumes > 0].median()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _build_table(facts: Sequence[SliceFacts], dealt: Split) -> pd.DataFrame:
+    rows = [
+        (
+            f.pair.patient_id,
+            f.pair.slice_index,
+            f.pair.image,
+            f.pair.mask,
+            f.height,
+            f.width,
+            f.tumour_px,
+            f.sha256,
+            s,
+        )
+        for f, s in zip(facts, dealt.by_row, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _source_warnings(source: Source, patients_known: bool, dealt: Split) -> list[str]:
+    warnings = []
+    if source.nested_copies:
+        warnings.append(f"the source holds {source.nested_copies} files a second time; one copy of each is used")
+    if not patients_known:
+        warnings.append(
+            "the layout does not say which slices are one patient's: each file counts as a patient of its own, "
+            "so NO SPLIT OF IT CAN GUARD AGAINST LEAKAGE; --patient-regex tells patients from file names"
+        )
+    if dealt.leaky:
+        warnings.append("LEAKY by choice: slices of one patient stand in several splits; its figures flatter")
+    return warnings
+
+
+def _name_channels(layout: str, channels: int) -> list[str]:
+    if layout == "lgg" and channels == len(LGG_CHANNELS):
+        return LGG_CHANNELS
+    return ["grey"] if channels == 1 else ["red", "green", "blue"]
+
+
+def _fingerprint(facts: Sequence[SliceFacts]) -> list[ChannelStats]:
+    levels = np.arange(256)
+    stats = []
+    for counts in np.sum([fact.histogram for fact in facts], axis=0):
+        share = counts / counts.sum()
+        mean = float((levels * share).sum())
+        below = np.cumsum(share)
+        p01, p50, p99 = (int(np.searchsorted(below, q)) for q in (0.01, 0.5, 0.99))
+        std = float(np.sqrt((((levels - mean) ** 2) * share).sum()))
+        stats.append(ChannelStats(mean=round(mean, 4), std=round(std, 4), p01=p01, p50=p50, p99=p99))
+    return stats

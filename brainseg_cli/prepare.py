@@ -19,13 +19,13 @@ from brainseg_cli.data.checks import (
     inspect_slices,
     read_pair,
 )
-from brainseg_cli.data.layouts import Layout, pair_files
+from brainseg_cli.data.layouts import pair_files
 from brainseg_cli.data.manifest import COLUMNS, ChannelStats, DatasetInfo
 from brainseg_cli.data.splits import DEFAULT_SPLIT, Split, assign_split, hash_split
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.archives import Source, open_source
 from brainseg_cli.io.atomic import atomic_folder, check_absent, write_json
-from brainseg_cli.types import Progress, no_progress
+from brainseg_cli.types import Layout, Progress, no_progress
 
 LGG_CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"]
 

@@ -27,6 +27,11 @@ class Fit:
     width: int
     size: int
 
+    @classmethod
+    def of(cls, array: Image | Mask, size: int) -> "Fit":
+        """For an array whose first two axes are rows and columns."""
+        return cls(array.shape[0], array.shape[1], size)
+
     @property
     def box(self) -> tuple[int, int, int, int]:
         """top, left, rows, columns of the scaled image within the square."""
@@ -64,10 +69,9 @@ class Fit:
         inner = probs[top : top + rows, left : left + columns]
         if (rows, columns) == (self.height, self.width):
             return inner
-        shrinks = rows > self.height
-        return cv2.resize(
-            inner, (self.width, self.height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
+        interpolation = cv2.INTER_AREA if rows > self.height else cv2.INTER_LINEAR
+        restored = cv2.resize(inner, (self.width, self.height), interpolation=interpolation)
+        return restored.astype(np.float32, copy=False)
 
 
 def scale_intensity(pixels: Any, config: PreprocessConfig) -> Any:

@@ -1,6 +1,6 @@
 """Shapes as named aliases. Arrays are row first: (H, W) and (H, W, C)."""
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,10 @@ Probs = npt.NDArray[np.float32]
 """(H, W) float32 in [0, 1]."""
 
 Json = dict[str, Any]
+
+Layout = Literal["auto", "lgg", "folders"]
+SplitName = Literal["train", "val", "test"]
+MaskFormat = Literal["png", "tiff"]
 
 
 class Progress(Protocol):

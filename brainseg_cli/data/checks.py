@@ -134,14 +134,15 @@ def find_duplicates_across(facts: Sequence[SliceFacts], by_row: Sequence[str], *
 def _facts(pair: Pair, image: Image, mask: Mask) -> SliceFacts:
     channels = image.shape[2]
     digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(np.ascontiguousarray(image))
+    digest.update(image.tobytes())
     equal = tuple(
         (a, b) for a in range(channels) for b in range(a + 1, channels) if np.array_equal(image[..., a], image[..., b])
     )
     histogram = np.stack([np.bincount(image[..., c].reshape(-1), minlength=256) for c in range(channels)])
     return SliceFacts(
         pair,
-        *mask.shape,
+        height=mask.shape[0],
+        width=mask.shape[1],
         tumour_px=int(np.count_nonzero(mask)),
         sha256=digest.hexdigest(),
         blank=bool(image.min() == image.max()),

@@ -4,14 +4,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
 
 from natsort import natsorted, ns
 
 from brainseg_cli.errors import InputError, UsageError
 from brainseg_cli.io.inputs import MASK_ENDING, parse_slice_index
+from brainseg_cli.types import Layout
 
-Layout = Literal["auto", "lgg", "folders"]
 IMAGE_FOLDERS, MASK_FOLDERS = ("images", "image", "imgs"), ("masks", "mask")
 
 

@@ -30,7 +30,7 @@ class Input:
     @property
     def patient_id(self) -> str | None:
         """The folder's name where it names the patient (`p/p_7.tif`, a folder below the input); else None."""
-        parent = self.path.absolute().parent.name
+        parent = _absolute(self.path).parent.name
         if self.path.stem.startswith(parent) or self.relative.parent != Path():
             return parent
         return None
@@ -62,15 +62,7 @@ def find_images(folder: Path) -> list[Path]:
 
     A file named `x_mask.*` beside an image `x.*` is that image's mask and left out.
     """
-    found: list[Path] = []
-    seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
-        if real not in seen:
-            found += [Path(parent, name) for name in files if is_image_name(name)]
-        seen.add(real)
-    return natural_order(_drop_masks(found))
+    return _drop_masks(_walk(folder))
 
 
 def find_inputs(arguments: Sequence[str]) -> list[Input]:
@@ -87,11 +79,11 @@ def find_inputs(arguments: Sequence[str]) -> list[Input]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            found, root = find_images(path), path
+            found, root = find_images(path), _absolute(path)
             if not found:
                 raise InputError("holds no image", where=path, hint=f"looked for {' '.join(SUFFIXES)}")
         elif path.exists():
-            found, root = [path], path.parent
+            found, root = [path], _absolute(path).parent
         elif glob.has_magic(argument):
             found = natural_order(
                 Path(name)
@@ -100,13 +92,14 @@ def find_inputs(arguments: Sequence[str]) -> list[Input]:
             )
             if not found:
                 raise InputError("matches no image", where=argument)
-            root = Path(os.path.commonpath([p.absolute().parent for p in found]))
+            root = Path(os.path.commonpath([_absolute(p).parent for p in found]))
         else:
             raise InputError("is not there", where=path)
         files += found
         roots += [root] if len(arguments) == 1 else [(root.parent if path.is_dir() else root)]
-    common = Path(os.path.commonpath([root.absolute() for root in roots]))
-    return [Input(path, path.absolute().relative_to(common)) for path in _drop_masks(dict.fromkeys(files))]
+    common = Path(os.path.commonpath(roots))
+    once = {_absolute(path): path for path in reversed(files)}
+    return [Input(once[path], path.relative_to(common)) for path in _drop_masks(dict.fromkeys(map(_absolute, files)))]
 
 
 def index_by_key(folder: Path) -> dict[str, Path]:
@@ -114,7 +107,7 @@ def index_by_key(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError("is not a folder", where=folder)
     index: dict[str, Path] = {}
-    for path in natural_order(p for p in folder.rglob("*") if p.is_file() and is_image_name(p.name)):
+    for path in _walk(folder):
         key = slice_key(path.relative_to(folder))
         if key in index:
             # an image beside its own mask: the mask is what is wanted
@@ -142,6 +135,24 @@ def plan_outputs(inputs: Sequence[Input], folder: Path, suffix: str) -> list[Pat
             )
         owners[target] = item.path
     return list(owners)
+
+
+def _absolute(path: Path) -> Path:
+    """Without `..`, so that no mirrored output climbs out of its folder."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow links and change the names)
+
+
+def _walk(folder: Path) -> list[Path]:
+    """Every image file below `folder`, masks included, as `find_images` walks."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            found += [Path(parent, name) for name in files if is_image_name(name)]
+        seen.add(real)
+    return natural_order(found)
 
 
 def _drop_masks(paths: Iterable[Path]) -> list[Path]:

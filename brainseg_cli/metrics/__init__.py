@@ -1,0 +1,1 @@
+"""Masks and probabilities to numbers; no torch, no files."""

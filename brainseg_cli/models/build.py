@@ -1,6 +1,7 @@
 """The U-Net, and the only importer of segmentation-models-pytorch."""
 
 import difflib
+import logging
 import warnings
 from typing import Any
 
@@ -13,6 +14,7 @@ from brainseg_cli.errors import DownloadError, InputError, UsageError
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its dependencies, about themselves
     import segmentation_models_pytorch as smp
+    import timm
 
 ARCHITECTURE = "Unet"
 
@@ -26,6 +28,7 @@ def build_model(config: ModelConfig, in_channels: int) -> nn.Module:
     """
     name, depth = config.encoder, len(config.decoder_channels)
     _check_encoder(name)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the failure is told below
     weights: Any = None
     if config.encoder_weights == "imagenet":
         weights = True if name.startswith("tu-") else "imagenet"
@@ -73,21 +76,28 @@ def count_parameters(model: nn.Module) -> int:
 
 def to_channels_last(model: nn.Module) -> nn.Module:
     """The same module with its weights laid out as convolutions on CPU and tensor cores want them."""
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(memory_format=torch.channels_last)
+
+
+def list_encoders() -> list[str]:
+    """Names for ModelConfig.encoder: smp's own, then timm's as `tu-*` (not all of those make a U-Net)."""
+    return [*smp.encoders.get_encoder_names(), *(f"tu-{name}" for name in timm.list_models())]
 
 
 def _check_encoder(name: str) -> None:
-    import timm
-
     known = timm.list_models() if name.startswith("tu-") else list(smp.encoders.get_encoder_names())
     wanted = name.removeprefix("tu-").partition(".")[0]
     if wanted not in known:
         near = difflib.get_close_matches(wanted, known, 3)
         prefix = "tu-" if name.startswith("tu-") else ""
-        hint = "did you mean " + ", ".join(prefix + n for n in near) + "?" if near else "brainseg info lists them"
+        hint = (
+            "did you mean " + ", ".join(prefix + n for n in near) + "?"
+            if near
+            else "brainseg info --encoders lists them"
+        )
         raise UsageError(f"there is no encoder {name!r}", hint=hint)
 
 
 def _first_line(error: BaseException) -> str:
     text = str(error.args[0] if error.args else error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    return text.splitlines()[0].partition(". ")[0] if text else type(error).__name__

@@ -47,6 +47,13 @@ def cpu_multiplies_bf16() -> bool:
     return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes)
 
 
+def list_devices() -> list[str]:
+    """Every device that `choose_device` takes here, described."""
+    names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    names += ["mps"] if torch.backends.mps.is_available() else []
+    return [describe_device(torch.device(name)) for name in [*names, "cpu"]]
+
+
 def describe_device(device: torch.device) -> str:
     """For logs: the GPU's name, or the CPU with its threads."""
     if device.type == "cuda":

@@ -27,16 +27,11 @@ class Segmenter:
         """
         if not images:
             return []
-        logits = self.predict_logits(self.stack(images))
-        squares = logits.sigmoid()[:, 0].cpu().numpy()
-        return [
-            Fit(*image.shape[:2], self.preprocess.size).restore(square)
-            for image, square in zip(images, squares, strict=True)
-        ]
+        return self.restore(self.predict_logits(self.stack(images)), images)
 
     def stack(self, images: Sequence[Image]) -> torch.Tensor:
         """The images in the network's geometry: uint8 (N, size, size, C) on the CPU."""
-        fitted = [Fit(*image.shape[:2], self.preprocess.size).image(self._match_channels(image)) for image in images]
+        fitted = [Fit.of(image, self.preprocess.size).image(self._match_channels(image)) for image in images]
         return torch.from_numpy(np.stack(fitted))
 
     @torch.inference_mode()
@@ -46,13 +41,21 @@ class Segmenter:
         logits: torch.Tensor = self.model(prepare_input(pixels, self.preprocess, self.device))
         return logits.float()
 
+    def restore(self, logits: torch.Tensor, images: Sequence[Image]) -> list[Probs]:
+        """(N, 1, size, size) logits -> float32 (H, W) in [0, 1], each at the size of its image."""
+        squares = logits.sigmoid()[:, 0].cpu().numpy()
+        return [
+            Fit.of(image, self.preprocess.size).restore(square) for image, square in zip(images, squares, strict=True)
+        ]
+
+    def check_channels(self, image: Image) -> None:
+        """InputError for an image that `predict_probs` would refuse."""
+        if image.shape[2] not in (1, self.in_channels):
+            raise InputError(f"an image of {image.shape[2]} channels, the model takes {self.in_channels}")
+
     def _match_channels(self, image: Image) -> Image:
-        channels = image.shape[2]
-        if channels == self.in_channels:
-            return image
-        if channels == 1:
-            return np.repeat(image, self.in_channels, axis=2)
-        raise InputError(f"has {channels} channels, the model takes {self.in_channels}")
+        self.check_channels(image)
+        return image if image.shape[2] == self.in_channels else np.repeat(image, self.in_channels, axis=2)
 
 
 def prepare_input(pixels: torch.Tensor, preprocess: PreprocessConfig, device: torch.device) -> torch.Tensor:

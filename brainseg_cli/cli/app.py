@@ -1,0 +1,86 @@
+"""The command `brainseg`: its subcommands, and what becomes of errors."""
+
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from brainseg_cli import __version__
+from brainseg_cli.cli.console import Console
+from brainseg_cli.cli.eval_command import eval_command
+from brainseg_cli.cli.info_command import info_command
+from brainseg_cli.cli.overlay_command import overlay_command
+from brainseg_cli.cli.predict_command import predict_command
+from brainseg_cli.cli.prepare_command import prepare_command
+from brainseg_cli.cli.train_command import train_command
+from brainseg_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, BrainsegError
+
+app = typer.Typer(
+    name="brainseg",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Brain MRI slices to a trained U-Net, and a trained U-Net to masks, measured and drawn. "
+    "Research software, no medical device.",
+)
+app.command("prepare")(prepare_command)
+app.command("train")(train_command)
+app.command("eval")(eval_command)
+app.command("predict")(predict_command)
+app.command("overlay")(overlay_command)
+app.command("info")(info_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"brainseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Errors with their traceback.", envvar="BRAINSEG_DEBUG")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["BRAINSEG_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line; every expected failure ends in one line on stderr and its exit code."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries, about themselves: nothing a user can act on
+    try:
+        app()
+    except BrainsegError as error:
+        _debug_reraise()
+        Console().fail(str(error))
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # the reader left; what Python would flush at exit has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        Console().fail("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+    except OSError as error:
+        _debug_reraise()
+        where = f"{error.filename}: " if error.filename else ""
+        Console().fail(f"{where}{error.strerror or error}")
+        sys.exit(EXIT_FAILED)
+    except Exception as error:
+        # a fault of the program: the user cannot mend it, so says how to report it
+        _debug_reraise()
+        Console().fail(f"a fault of brainseg: {type(error).__name__}: {error} (brainseg --debug ... shows where)")
+        sys.exit(EXIT_FAILED)
+
+
+def _debug_reraise() -> None:
+    if os.environ.get("BRAINSEG_DEBUG", "").lower() in ("1", "true", "yes", "on"):
+        raise

@@ -1,0 +1,109 @@
+"""brainseg prepare."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from brainseg_cli.cli.console import Console, emit, emit_json
+from brainseg_cli.cli.demo import DEMO_FOLDER, write_demo
+from brainseg_cli.cli.options import AsJson, Out, Overwrite, PatientRegex, Quiet, Verbose, Workers
+from brainseg_cli.errors import EXIT_FAILED, EXIT_PARTIAL, InputError, UsageError
+from brainseg_cli.types import Layout
+
+
+def prepare_command(
+    source: Annotated[Path | None, typer.Argument(help="A folder of slices and masks, or a zip of one.")] = None,
+    out: Out = None,
+    layout: Annotated[
+        Layout, typer.Option(help="lgg: x.tif beside x_mask.tif; folders: images/ and masks/; auto: by looking.")
+    ] = "auto",
+    patient_regex: PatientRegex = None,
+    split: Annotated[
+        str,
+        typer.Option(help="70/15/15 (train/val/test), kfold:5, lgg10, a CSV of patient_id and split, slice-random."),
+    ] = "70/15/15",
+    seed: Annotated[int, typer.Option(min=0, help="Of the split.", envvar="BRAINSEG_SEED")] = 0,
+    allow_leakage: Annotated[
+        bool, typer.Option("--allow-leakage", help="Accept slice-random; all made from it is marked leaky.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out unreadable and unpaired files instead of stopping; exit 3.")
+    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Look for problems only; write nothing.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Make the phantom data set and prepare that.")] = False,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Check a folder or zip of slices with masks, split it by patient, and write a dataset.
+
+    Prints the dataset's path. By default it is data/NAME, NAME being the source's.
+    """
+    console = Console(quiet=quiet, verbose=verbose)
+    if (source is None) != demo:
+        raise UsageError(
+            "give a SOURCE, or --demo" if source is None else "--demo makes its own source: give one of the two"
+        )
+    from brainseg_cli import prepare as use_case
+    from brainseg_cli.io.atomic import check_absent
+
+    if demo:
+        out = out or DEMO_FOLDER / "dataset"
+    target = out or Path("data") / (source or Path()).resolve().name.removesuffix(".zip")
+    if not check:
+        check_absent(target, overwrite=overwrite)
+    with console.progress() as progress:
+        chosen = write_demo(DEMO_FOLDER, progress=progress) if source is None else source
+        if not check and target.resolve() == chosen.resolve():
+            raise UsageError("the dataset would replace its source", hint="give another -o")
+        preparation = use_case.check(
+            chosen,
+            layout=layout,
+            patient_regex=patient_regex,
+            split=split,
+            seed=seed,
+            allow_leakage=allow_leakage,
+            skip_bad=skip_bad,
+            workers=workers,
+            progress=progress,
+        )
+    for warning in preparation.info.warnings:
+        console.warn(warning)
+    for line in preparation.errors:
+        console.fail(line)
+    table = use_case.summarise_splits(preparation.slices)
+    console.table(
+        f"{preparation.info.patients} patients, {preparation.info.slices} slices, "
+        f"{preparation.info.tumour_slices} with tumour ({preparation.info.layout} layout, split {split}"
+        + (", LEAKY)" if preparation.info.leaky else ")"),
+        list(table.columns),
+        table.to_numpy(dtype=object).tolist(),
+        note="median_tumour_px: of a patient with tumour, over all of its slices",
+    )
+    if preparation.errors and not check:
+        raise InputError(
+            f"{len(preparation.errors)} problems, named above; nothing was written",
+            where=chosen,
+            hint="--skip-bad leaves unreadable and unpaired files out",
+        )
+    if not check:
+        with console.progress() as progress:
+            use_case.write_dataset(preparation, target, overwrite=overwrite, workers=workers, progress=progress)
+    if as_json:
+        emit_json(
+            {
+                **preparation.info.model_dump(mode="json"),
+                "dataset": None if check else str(target),
+                "errors": preparation.errors,
+            }
+        )
+    elif not check:
+        emit(str(target))
+    if preparation.errors:
+        raise typer.Exit(EXIT_FAILED)
+    if preparation.skipped:
+        console.warn(f"{preparation.skipped} files were left out")
+        raise typer.Exit(EXIT_PARTIAL)

@@ -1,0 +1,177 @@
+"""brainseg train."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from brainseg_cli.cli.console import Console, emit, emit_json
+from brainseg_cli.cli.demo import DEMO_FOLDER, write_demo
+from brainseg_cli.cli.eval_command import print_summary
+from brainseg_cli.cli.options import AsJson, Device, Out, Overwrite, Quiet, Verbose, Workers
+from brainseg_cli.cli.train_table import TrainTable
+from brainseg_cli.errors import UsageError
+
+RUNS_FOLDER = Path("runs")
+DEMO_PRESET = "demo"
+WITH_RESUME = {"dataset", "out", "resume", "device", "workers", "as_json", "quiet", "verbose"}
+
+
+def train_command(
+    context: typer.Context,
+    dataset: Annotated[Path | None, typer.Argument(help="What `brainseg prepare` wrote.")] = None,
+    out: Out = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="classic, default, fast or demo.", envvar="BRAINSEG_PRESET", show_default="default"),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file over the preset.", envvar="BRAINSEG_CONFIG")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. train.ema_decay=0.99.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="train.epochs", envvar="BRAINSEG_EPOCHS")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="train.batch_size", envvar="BRAINSEG_BATCH_SIZE")] = None,
+    lr: Annotated[float | None, typer.Option(help="optimizer.lr", envvar="BRAINSEG_LR")] = None,
+    encoder: Annotated[str | None, typer.Option(help="model.encoder", envvar="BRAINSEG_ENCODER")] = None,
+    encoder_weights: Annotated[
+        str | None,
+        typer.Option(help="model.encoder_weights: none, or imagenet (downloads).", envvar="BRAINSEG_ENCODER_WEIGHTS"),
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="preprocess.size", envvar="BRAINSEG_IMAGE_SIZE")] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(help="loss.name: dice, bce, dice+bce, focal, tversky, jaccard, lovasz.", envvar="BRAINSEG_LOSS"),
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="optimizer.name: adamax, adamw, sgd.", envvar="BRAINSEG_OPTIMIZER")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="schedule.name: constant, cosine, plateau.", envvar="BRAINSEG_SCHEDULE")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="train.patience; 0 never stops early.", envvar="BRAINSEG_PATIENCE")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="train.seed", envvar="BRAINSEG_SEED")] = None,
+    fold: Annotated[int | None, typer.Option(help="Of a k-fold dataset: this fold tests, the next chooses.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run at -o.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Make the phantom data set, prepare it, train on it.")] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a U-Net on a dataset; measure the best weights on its test split; draw curves and overlays.
+
+    Prints the run's path. By default it is runs/DATASET-PRESET.
+    """
+    console = Console(quiet=quiet, verbose=verbose)
+    flags = {
+        "train.epochs": epochs,
+        "train.batch_size": batch_size,
+        "optimizer.lr": lr,
+        "model.encoder": encoder,
+        "model.encoder_weights": encoder_weights,
+        "preprocess.size": image_size,
+        "loss.name": loss,
+        "optimizer.name": optimizer,
+        "schedule.name": schedule,
+        "train.patience": patience,
+        "train.seed": seed,
+    }
+    overrides = _parse_assignments(assignments or []) | {
+        key: value for key, value in flags.items() if value is not None
+    }
+    from brainseg_cli.config import DEFAULT_PRESET, load_config
+
+    preset = preset or (DEMO_PRESET if demo else DEFAULT_PRESET)
+    if resume:
+        _refuse_with_resume(context)
+        resolved = None
+    else:
+        resolved = load_config(preset, config, overrides)
+        if (dataset is None) != demo:
+            raise UsageError("give a DATASET, or --demo" if dataset is None else "--demo makes its own dataset")
+    if demo:
+        dataset = _prepare_demo(console)
+    if out is None:
+        assert dataset is not None
+        out = RUNS_FOLDER / ("demo" if demo else f"{dataset.resolve().name}-{preset}")
+    overwrite = overwrite or demo  # what it would replace is its own, the same each time
+
+    console.say("loading PyTorch")
+    from brainseg_cli import train as use_case
+    from brainseg_cli.evaluate import evaluate_run, write_report
+
+    with TrainTable(console) as observer:
+        if resolved is None:
+            result = use_case.resume(out, observer, dataset_path=dataset, device_name=device, workers=workers)
+        else:
+            assert dataset is not None
+            result = use_case.train(
+                dataset,
+                out,
+                resolved,
+                observer,
+                preset=preset,
+                fold=fold,
+                device_name=device,
+                workers=workers,
+                overwrite=overwrite,
+            )
+    console.say(f"best epoch {result.best_epoch} of {result.epochs}; measuring it")
+    with console.progress() as progress:
+        evaluation = evaluate_run(out, dataset_path=dataset, device_name=device, progress=progress)
+        write_report(evaluation, out / "report", overwrite=True)
+        figures = use_case.draw_run_figures(out, dataset_path=dataset, device_name=device, progress=progress)
+    print_summary(console, evaluation)
+    for figure in figures:
+        console.say(f"figure: {figure}")
+    if as_json:
+        emit_json(
+            {
+                "run": str(out),
+                "epochs": result.epochs,
+                "best_epoch": result.best_epoch,
+                "best_val_dice_patient": result.best_val_dice_patient,
+                "stopped_early": result.stopped_early,
+                "report": evaluation.summary,
+            }
+        )
+    else:
+        emit(str(out))
+
+
+def _parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    parsed = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set {text!r} is not KEY=VALUE", hint="for example --set optimizer.lr=1e-4")
+        parsed[key.strip()] = value.strip()
+    return parsed
+
+
+def _refuse_with_resume(context: typer.Context) -> None:
+    """Flags that would change a run that has begun are refused; what the environment sets is passed over."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    if "out" not in given:
+        raise UsageError("--resume needs -o RUN, the run to go on with")
+    if refused := sorted(given - WITH_RESUME):
+        raise UsageError(
+            f"a resumed run keeps its own configuration: {', '.join(refused)} cannot be given",
+            hint="a DATASET that moved, --device and --workers can",
+        )
+
+
+def _prepare_demo(console: Console) -> Path:
+    from brainseg_cli import prepare
+
+    target = DEMO_FOLDER / "dataset"
+    with console.progress() as progress:
+        preparation = prepare.check(write_demo(DEMO_FOLDER, progress=progress), progress=progress)
+        prepare.write_dataset(preparation, target, overwrite=True, progress=progress)
+    console.say(f"phantom: {preparation.info.patients} patients, {preparation.info.slices} slices in {target}")
+    return target

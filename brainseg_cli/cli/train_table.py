@@ -1,0 +1,83 @@
+"""How training shows itself: a live table and a bar on a terminal, a line an epoch elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from brainseg_cli.cli.console import PLAIN_EVERY_S, Console, tell_seconds
+
+SHOWN_EPOCHS = 12
+COLUMNS = {
+    "epoch": "{:.0f}", "train_loss": "{:.4f}", "val_loss": "{:.4f}", "train_dice": "{:.4f}", "val_dice": "{:.4f}",
+    "train_iou": "{:.4f}", "val_iou": "{:.4f}", "train_accuracy": "{:.4f}", "val_accuracy": "{:.4f}",
+    "val_dice_patient": "{:.4f}", "lr": "{:.1e}", "images_per_s": "{:.1f}",
+}  # fmt: skip
+
+
+class TrainTable:
+    """An observer of the training loop (`training.engine.Observer`)."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.rows: list[tuple[dict[str, float], bool]] = []
+        self.epochs = 0
+        self.left_s = float("nan")
+        self.spoken_at = self.drawn_at = time.monotonic()
+        self.live = Live(console=console.rich, refresh_per_second=4, transient=False) if console.draws else None
+
+    def __enter__(self) -> "TrainTable":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    def on_step(self, epoch: int, step: int, steps: int, images_per_s: float) -> None:
+        now = time.monotonic()
+        if self.live:
+            if now - self.drawn_at > 0.25 or step == steps:
+                self.drawn_at = now
+                self.live.update(Group(self._draw_table(), self._draw_bar(epoch, step, steps, images_per_s)))
+        elif now - self.spoken_at > PLAIN_EVERY_S:
+            self.spoken_at = now
+            self.console.say(f"epoch {epoch}: step {step} of {steps}, {images_per_s:.1f} images/s")
+
+    def on_epoch(self, row: dict[str, float], *, best: bool, epochs: int) -> None:
+        self.rows.append((row, best))
+        self.epochs = epochs
+        recent = [shown["seconds"] for shown, _ in self.rows[-5:]]
+        self.left_s = (epochs - row["epoch"]) * sum(recent) / len(recent)
+        self.spoken_at = time.monotonic()
+        if self.live:
+            self.live.update(self._draw_table())
+        else:
+            told = " ".join(f"{name}={form.format(row[name])}" for name, form in COLUMNS.items() if name != "epoch")
+            mark = " best" if best else ""
+            self.console.say(f"epoch {row['epoch']:.0f}/{epochs} {told} left={tell_seconds(self.left_s)}{mark}")
+
+    def on_message(self, text: str) -> None:
+        self.console.warn(text)
+
+    def _draw_table(self) -> Table:
+        table = Table(caption="* best on val so far", caption_justify="left")
+        for name in COLUMNS:
+            table.add_column(name.replace("_", " "), justify="right")
+        for row, best in self.rows[-SHOWN_EPOCHS:]:
+            cells = [form.format(row[name]) for name, form in COLUMNS.items()]
+            table.add_row(cells[0] + ("*" if best else " "), *cells[1:], style="bold" if best else "")
+        return table
+
+    def _draw_bar(self, epoch: int, step: int, steps: int, images_per_s: float) -> Group:
+        left = f", {tell_seconds(self.left_s)} left" if self.rows else ""
+        of = f" of {self.epochs}" if self.epochs else ""
+        words = Text(f"epoch {epoch}{of}: step {step} of {steps}, {images_per_s:.1f} images/s{left}")
+        return Group(words, ProgressBar(total=steps, completed=step, width=60))

@@ -1,0 +1,257 @@
+"""train: a dataset to a run: the best weights on val, curves, and a state to go on from."""
+
+import logging
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from brainseg_cli import __version__
+from brainseg_cli.config import DEFAULT_PRESET, Config
+from brainseg_cli.data.manifest import Dataset, load_dataset
+from brainseg_cli.errors import InputError, OutputExistsError, TrainingError, UsageError
+from brainseg_cli.figures.curves import draw_curves
+from brainseg_cli.figures.overlay import draw_overlay
+from brainseg_cli.figures.sheet import draw_sheet
+from brainseg_cli.io.atomic import check_absent
+from brainseg_cli.io.images import write_image
+from brainseg_cli.models.build import build_model, count_parameters
+from brainseg_cli.models.bundle import BundleInfo, load_bundle, save_bundle
+from brainseg_cli.models.devices import choose_device, choose_precision, describe_device
+from brainseg_cli.models.segmenter import Segmenter, apply_threshold
+from brainseg_cli.training.engine import THRESHOLD, Engine, Observer
+from brainseg_cli.training.run_folder import RunFolder, RunInfo
+from brainseg_cli.training.state import TrainingState, load_state, save_state
+from brainseg_cli.types import Progress, no_progress
+
+MAX_WORKERS = 8
+SHEET_SLICES = 3
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended. `best_val_dice_patient` is None where no val patient has tumour."""
+
+    run: Path
+    epochs: int
+    best_epoch: int
+    best_val_dice_patient: float | None
+    stopped_early: bool
+
+
+def train(
+    dataset_path: Path,
+    out: Path,
+    config: Config,
+    observer: Observer,
+    *,
+    preset: str = DEFAULT_PRESET,
+    fold: int | None = None,
+    device_name: str = "auto",
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> TrainResult:
+    """Train from the start. The run folder fills as it goes; an interrupted run goes on with `resume`.
+
+    OutputExistsError where `out` holds something and not `overwrite`; InputError, UsageError and
+    DownloadError before anything is written; TrainingError when the optimisation cannot go on.
+    """
+    _refuse_existing(out, overwrite=overwrite)
+    dataset = load_dataset(dataset_path).with_fold(fold)
+    _check_trainable(dataset)
+    device = choose_device(device_name)
+    torch.manual_seed(config.train.seed)
+    model = build_model(config.model, len(dataset.info.channel_names))
+    info = RunInfo(
+        brainseg_version=__version__,
+        torch_version=torch.__version__,
+        dataset=str(dataset_path.absolute()),
+        dataset_hash=dataset.info.content_hash,
+        split=dataset.info.split,
+        split_hash=dataset.split_hash(),
+        fold=fold,
+        leaky=dataset.info.leaky,
+        device=describe_device(device),
+        precision=choose_precision(config.train.precision, device),
+        parameters=count_parameters(model),
+        preset=preset,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    run = RunFolder(out)
+    _clear(run)
+    run.write_start(config, info, dataset)
+    return _run(run, model, dataset, config, info, device, observer, workers, state=None)
+
+
+def resume(
+    out: Path,
+    observer: Observer,
+    *,
+    dataset_path: Path | None = None,
+    device_name: str = "auto",
+    workers: int | None = None,
+) -> TrainResult:
+    """Go on with an interrupted run, exactly: same slices, same order, same weights as if it had not stopped.
+
+    A run that had not finished its first epoch starts again; one that is complete is left as it is.
+    InputError where `out` is no run, or where the dataset is not the one it began with.
+    """
+    run = RunFolder(out)
+    info, config = run.read_info(), run.read_config()
+    dataset = load_dataset(dataset_path or Path(info.dataset)).with_fold(info.fold)
+    if (dataset.info.content_hash, dataset.split_hash()) != (info.dataset_hash, info.split_hash):
+        raise InputError("is not the dataset, or not the split, that this run began with", where=dataset.folder)
+    device = choose_device(device_name)
+    torch.manual_seed(config.train.seed)
+    state = load_state(run.state) if run.state.exists() else None
+    # trained weights come from the state: what the encoder started from need not be fetched again
+    model_config = config.model.model_copy(update={"encoder_weights": "none"}) if state else config.model
+    model = build_model(model_config, len(dataset.info.channel_names))
+    return _run(run, model, dataset, config, info, device, observer, workers, state=state)
+
+
+def _run(
+    run: RunFolder,
+    model: nn.Module,
+    dataset: Dataset,
+    config: Config,
+    info: RunInfo,
+    device: torch.device,
+    observer: Observer,
+    workers: int | None,
+    *,
+    state: TrainingState | None,
+) -> TrainResult:
+    log = _open_log(run)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    if workers is None:
+        # on a CPU the network has every core already; a GPU would wait for the slices
+        workers = min(MAX_WORKERS, os.cpu_count() or 1) if device.type == "cuda" else 0
+    rows = {split: len(dataset.rows(split)) for split in ("train", "val", "test")}
+    begun = f"going on after epoch {state.epoch}" if state else "starting"
+    log.info("%s: %s, %s, %s, %d parameters", begun, config.model.encoder, info.device, info.precision, info.parameters)
+    log.info("slices: %s", rows)
+
+    def keep_best(best: nn.Module, row: dict[str, float]) -> None:
+        score = row["val_dice_patient"]
+        bundle = BundleInfo(
+            brainseg_version=__version__,
+            torch_version=torch.__version__,
+            preprocess=config.preprocess,
+            threshold=THRESHOLD,
+            channel_names=dataset.info.channel_names,
+            encoder_weights=config.model.encoder_weights,
+            dataset_hash=info.dataset_hash,
+            split=info.split,
+            split_hash=info.split_hash,
+            leaky=info.leaky,
+            epoch=int(row["epoch"]),
+            val_dice_patient=score if score == score else None,
+        )
+        save_bundle(run.model, best, bundle)
+
+    def save(current: TrainingState) -> None:
+        save_state(run.state, current)
+        run.write_metrics(current.rows)
+        log.info(" ".join(f"{name}={value:.6g}" for name, value in current.rows[-1].items()))
+
+    try:
+        engine = Engine(model, dataset, config, device, observer, workers=workers, state=state)
+        final = engine.run(keep_best, save)
+    except torch.OutOfMemoryError:
+        raise TrainingError(
+            f"{device} has not enough memory for batches of {config.train.batch_size}",
+            hint="a smaller --batch-size with --set train.accumulate=2, or a smaller --image-size",
+        ) from None
+    finally:
+        for handler in log.handlers[:]:
+            handler.close()
+            log.removeHandler(handler)
+    title = f"{run.path.name}: {config.model.encoder}" + (" (LEAKY split)" if info.leaky else "")
+    draw_curves(run.read_metrics(), run.figures / "curves.png", title=title, best_epoch=final.best_epoch)
+    score = final.rows[final.best_epoch - 1]["val_dice_patient"]
+    return TrainResult(run.path, final.epoch, final.best_epoch, score if score == score else None, final.stopped_early)
+
+
+def draw_run_figures(
+    path: Path, *, dataset_path: Path | None = None, device_name: str = "auto", progress: Progress = no_progress
+) -> list[Path]:
+    """Overlays of the best, the median and the worst patient of the run's report, each on its slices with the
+    most reference tumour: figures/overlay-best.png and so on, and figures/overlays.png with one of each.
+
+    Patients without tumour have no dice and are left out; no such patient, no figure. InputError where the
+    run has no report yet.
+    """
+    run = RunFolder(path)
+    info = run.read_info()
+    patients = run.read_report("patients.csv").dropna(subset="dice").sort_values("dice", kind="stable")
+    patients = patients[patients["reference_px"] > 0]
+    if patients.empty:
+        return []
+    measured = run.read_report("slices.csv").set_index("image")
+    dataset = load_dataset(dataset_path or Path(info.dataset)).with_fold(info.fold)
+    model, bundle = load_bundle(path)
+    segmenter = Segmenter(model, bundle.preprocess, len(bundle.channel_names), choose_device(device_name))
+    places = {"best": -1, "median": (len(patients) - 1) // 2, "worst": 0}
+    written, firsts = [], []
+    for done, (name, place) in enumerate(places.items(), 1):
+        patient = patients.iloc[place]
+        of_patient = dataset.slices[dataset.slices["patient_id"] == patient["patient_id"]]
+        of_patient = of_patient[of_patient["image"].isin(measured.index)]
+        chosen = of_patient.sort_values("tumour_px", ascending=False, kind="stable").head(SHEET_SLICES)
+        figures = []
+        for row in sorted(chosen.index):
+            image = dataset.image(row)
+            mask = apply_threshold(segmenter.predict_probs([image])[0], bundle.threshold)
+            score = measured.loc[chosen.loc[row, "image"], "dice"]
+            title = (
+                f"{name}: {patient['patient_id']} dice {patient['dice']:.3f}, "
+                f"slice {chosen.loc[row, 'slice_index']} dice {score:.3f}" + (" LEAKY" if info.leaky else "")
+            )
+            figures.append(draw_overlay(image, mask, dataset.mask(row), title=title))
+        target = run.figures / f"overlay-{name}.png"
+        write_image(target, draw_sheet(figures, columns=len(figures)))
+        written.append(target)
+        firsts.append(figures[sorted(chosen.index).index(chosen.index[0])])
+        progress(done, len(places), "drawing overlays")
+    write_image(run.figures / "overlays.png", draw_sheet(firsts, columns=len(firsts)))
+    return [*written, run.figures / "overlays.png", run.figures / "curves.png"]
+
+
+def _refuse_existing(out: Path, *, overwrite: bool) -> None:
+    try:
+        check_absent(out, overwrite=overwrite)
+    except OutputExistsError as error:
+        if RunFolder(out).state.exists():
+            raise OutputExistsError(
+                "already holds a run", where=out, hint="--resume goes on with it, --overwrite begins anew"
+            ) from None
+        raise error from None
+
+
+def _clear(run: RunFolder) -> None:
+    """Remove what an older run left that could be taken for the new one's."""
+    for path in (run.state, run.metrics, run.log, run.model / "brainseg.json", run.report / "summary.json"):
+        path.unlink(missing_ok=True)
+
+
+def _check_trainable(dataset: Dataset) -> None:
+    if not len(dataset.rows("train")):
+        raise UsageError("the dataset has no slice to train on", hint="prepare it with another --split")
+    if not (dataset.slices["tumour_px"].to_numpy()[dataset.rows("train")] > 0).any():
+        raise UsageError("no training slice has tumour: there is nothing to learn")
+
+
+def _open_log(run: RunFolder) -> logging.Logger:
+    log = logging.getLogger(f"brainseg.train.{run.path.absolute()}")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    run.path.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(run.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    return log

@@ -1,0 +1,103 @@
+"""Batches of training slices: which, in what order, and how each is changed, all from the seed alone.
+
+Nothing random here has a memory: the order depends on (seed, epoch), a slice's augmentation on (seed, epoch,
+row). So neither the number of worker processes nor an interruption changes what is trained on.
+"""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from brainseg_cli.augment import build_augment
+from brainseg_cli.config import Config
+from brainseg_cli.data.manifest import Dataset
+from brainseg_cli.preprocess import Fit
+
+Rows = npt.NDArray[np.int64]
+
+
+def choose_rows(rows: Rows, has_tumour: npt.NDArray[np.bool_], share: float, seed: int, epoch: int) -> Rows:
+    """The rows an epoch sees, shuffled.
+
+    `share` 0 takes all. Otherwise every slice with tumour once, and as many others, drawn anew each epoch
+    without repeats, as make tumour slices `share` of the whole (all of them where there are too few).
+    """
+    rng = np.random.default_rng([seed, epoch])
+    if share > 0 and has_tumour.any():
+        marked, empty = rows[has_tumour], rows[~has_tumour]
+        wanted = min(len(empty), round(len(marked) * (1 - share) / share))
+        rows = np.concatenate([marked, rng.choice(empty, wanted, replace=False)])
+    return rng.permutation(rows)
+
+
+def cut_batches(rows: Rows, batch_size: int) -> list[Rows]:
+    """Consecutive batches of at most `batch_size`, as even as can be, so that none is a single leftover."""
+    return np.array_split(rows, max(1, -(-len(rows) // batch_size)))
+
+
+class EpochSampler(Sampler[tuple[int, Rows]]):
+    """Yields (epoch, rows) for each batch of the epoch that is set."""
+
+    def __init__(self, rows: Rows, has_tumour: npt.NDArray[np.bool_], config: Config) -> None:
+        self.rows, self.has_tumour, self.config = rows, has_tumour, config
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+    def __iter__(self) -> Iterator[tuple[int, Rows]]:
+        return iter([(self.epoch, rows) for rows in self._batches()])
+
+    def _batches(self) -> list[Rows]:
+        train = self.config.train
+        rows = choose_rows(self.rows, self.has_tumour, train.tumour_share, train.seed, self.epoch)
+        return cut_batches(rows, train.batch_size)
+
+
+class SliceBatches(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
+    """(epoch, rows) -> images uint8 (N, size, size, C) and masks uint8 (N, size, size), augmented."""
+
+    def __init__(self, dataset: Dataset, config: Config) -> None:
+        self.dataset, self.config = dataset, config
+        self.augment = build_augment(config.augment)
+
+    def __getitem__(self, batch: tuple[int, Rows]) -> tuple[torch.Tensor, torch.Tensor]:
+        epoch, rows = batch
+        size, seed = self.config.preprocess.size, self.config.train.seed
+        images, masks = [], []
+        for row in rows:
+            image, mask = self.dataset.image(row), self.dataset.mask(row)
+            fit = Fit.of(mask, size)
+            draw = int(np.random.SeedSequence([seed, epoch, int(row)]).generate_state(1)[0])
+            image, mask = self.augment(fit.image(image), fit.mask(mask), draw)
+            images.append(image)
+            masks.append(mask)
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks))
+
+
+def build_loader(
+    dataset: Dataset, config: Config, *, workers: int, pin_memory: bool
+) -> tuple[DataLoader[tuple[torch.Tensor, torch.Tensor]], EpochSampler]:
+    """The train split as batches, and the sampler whose `epoch` says which. 0 workers load in this process."""
+    rows = dataset.rows("train")
+    has_tumour = dataset.slices["tumour_px"].to_numpy()[rows] > 0
+    sampler = EpochSampler(rows, has_tumour, config)
+    loader: DataLoader[tuple[torch.Tensor, torch.Tensor]] = DataLoader(
+        SliceBatches(dataset, config),
+        batch_size=None,  # the sampler hands out whole batches
+        sampler=sampler,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        worker_init_fn=_be_one_thread if workers else None,
+    )
+    return loader, sampler
+
+
+def _be_one_thread(_worker: int) -> None:
+    cv2.setNumThreads(1)

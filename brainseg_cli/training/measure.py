@@ -1,0 +1,51 @@
+"""A split through a network to a slice table: what val, the report and eval are all made from."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from brainseg_cli.data.manifest import Dataset
+from brainseg_cli.metrics.aggregate import measure_slice
+from brainseg_cli.models.losses import Loss
+from brainseg_cli.models.segmenter import Segmenter, apply_threshold
+from brainseg_cli.preprocess import Fit
+from brainseg_cli.types import Mask, Progress, no_progress
+
+BATCH_SIZE = 16
+"""Slices a forward pass; what comes out does not depend on it."""
+
+
+def measure_split(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    split: str,
+    *,
+    threshold: float,
+    loss: Loss | None = None,
+    progress: Progress = no_progress,
+) -> tuple[pd.DataFrame, float]:
+    """Predict every slice of `split`, measure it at its own size, and take the loss at the network's.
+
+    Gives the slice table of `metrics.aggregate` (one row a slice, in dataset order) and the mean loss over
+    slices (NaN without a `loss`). A split without slices gives no rows.
+    """
+    rows = dataset.rows(split)
+    names = dataset.slices[["image", "patient_id", "slice_index"]].iloc[rows].reset_index(drop=True)
+    measured: list[dict[str, float]] = []
+    total_loss = 0.0
+    for start in range(0, len(rows), BATCH_SIZE):
+        batch = rows[start : start + BATCH_SIZE]
+        images, references = [dataset.image(row) for row in batch], [dataset.mask(row) for row in batch]
+        logits = segmenter.predict_logits(segmenter.stack(images))
+        if loss is not None:
+            target = _stack_references(references, segmenter.preprocess.size).to(logits)
+            total_loss += len(batch) * float(loss(logits, target))
+        for reference, probs in zip(references, segmenter.restore(logits, images), strict=True):
+            measured.append(measure_slice(reference, apply_threshold(probs, threshold), probs))
+        progress(len(measured), len(rows), f"evaluating {split}")
+    table = pd.concat([names, pd.DataFrame(measured)], axis=1)
+    return table, total_loss / len(rows) if loss is not None and len(rows) else float("nan")
+
+
+def _stack_references(references: list[Mask], size: int) -> torch.Tensor:
+    return torch.from_numpy(np.stack([Fit.of(mask, size).mask(mask) for mask in references]))[:, None]

@@ -1,0 +1,120 @@
+"""The run/ folder: where everything that a training makes has its place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from brainseg_cli.config import Config, read_config
+from brainseg_cli.data.manifest import Dataset
+from brainseg_cli.errors import InputError
+from brainseg_cli.io.atomic import read_json, write_json, write_text
+
+
+class RunInfo(BaseModel):
+    """run.json: what was trained on and where; what it was told is in config.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = 1
+    brainseg_version: str
+    torch_version: str
+    dataset: str
+    """Absolute path, where eval and --resume look unless told otherwise."""
+    dataset_hash: str
+    split: str
+    split_hash: str
+    fold: int | None
+    leaky: bool
+    device: str
+    precision: str
+    parameters: int
+    preset: str
+    started: str
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths within a run, and the small files that describe it."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def info(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def split(self) -> Path:
+        return self.path / "split.csv"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state" / "last.pt"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    def write_start(self, config: Config, info: RunInfo, dataset: Dataset) -> None:
+        """config.toml, run.json and split.csv, before the first step."""
+        write_text(self.config, config.to_toml())
+        write_json(self.info, info.model_dump(mode="json"))
+        columns = ["patient_id", "split"]
+        if dataset.info.leaky:  # a patient has slices in several splits: say it slice by slice
+            columns = ["patient_id", "image", "split"]
+        table = dataset.slices[columns].drop_duplicates()
+        write_text(self.split, table.to_csv(index=False))
+
+    def write_metrics(self, rows: Sequence[dict[str, float]]) -> None:
+        """metrics.csv, a row an epoch; a value that is not defined is left empty."""
+        write_text(self.metrics, pd.DataFrame(rows).to_csv(index=False))
+
+    def read_metrics(self) -> pd.DataFrame:
+        """metrics.csv; InputError where there is none."""
+        try:
+            return pd.read_csv(self.metrics)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot be read as a table: {error}", where=self.metrics) from None
+
+    def read_report(self, name: str) -> pd.DataFrame:
+        """A table of report/; InputError where it is not there."""
+        try:
+            return pd.read_csv(self.report / name, dtype={"image": str, "patient_id": str})
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot be read as a table: {error}", where=self.report / name) from None
+
+    def read_config(self) -> Config:
+        """config.toml."""
+        return read_config(self.config)
+
+    def read_info(self) -> RunInfo:
+        """run.json. InputError where the folder is no run."""
+        if not self.info.exists():
+            raise InputError("is no run: it has no run.json", where=self.path, hint="brainseg train makes one")
+        try:
+            return RunInfo.model_validate(read_json(self.info))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}", where=self.info) from None

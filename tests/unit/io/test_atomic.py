@@ -1,0 +1,135 @@
+"""Files and folders that appear whole or not at all."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from brainseg_cli.errors import InputError, OutputExistsError
+from brainseg_cli.io.atomic import atomic_folder, atomic_path, check_absent, read_json, write_json, write_text
+
+
+class StopError(Exception):
+    pass
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
+    write_text(tmp_path / "a b" / "ü" / "x.txt", "größer\n")
+    assert (tmp_path / "a b" / "ü" / "x.txt").read_bytes() == "größer\n".encode()
+    assert names(tmp_path / "a b" / "ü") == ["x.txt"]
+
+
+def test_the_file_is_not_there_before_it_is_whole(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "x") as aside:
+        aside.write_text("half")
+        assert not (tmp_path / "x").exists()
+        assert aside.parent == tmp_path  # so that the last step is a rename on one disk
+    assert (tmp_path / "x").read_text() == "half"
+
+
+def test_an_exception_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
+    write_text(tmp_path / "x", "old")
+    with pytest.raises(StopError), atomic_path(tmp_path / "x") as aside:
+        aside.write_text("new")
+        raise StopError
+    assert (tmp_path / "x").read_text() == "old"
+    assert names(tmp_path) == ["x"]
+
+
+def test_an_exception_leaves_no_new_file(tmp_path: Path) -> None:
+    with pytest.raises(StopError), atomic_path(tmp_path / "x"):
+        raise StopError
+    assert names(tmp_path) == []
+
+
+def test_a_long_name_is_no_obstacle(tmp_path: Path) -> None:
+    write_text(tmp_path / ("n" * 250), "x")
+    assert names(tmp_path) == ["n" * 250]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
+def test_outputs_follow_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        write_text(tmp_path / "x", "x")
+        with atomic_folder(tmp_path / "d"):
+            pass
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o750
+
+
+def test_json_there_and_back(tmp_path: Path) -> None:
+    value = {"name": "Åsa", "dice": None, "list": [1, 2.5, True]}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == value
+    assert "Åsa" in (tmp_path / "x.json").read_text(encoding="utf-8")
+
+
+def test_json_has_no_word_for_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"dice": float("nan")})
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe"])
+def test_broken_json_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.json: cannot be read as JSON"):
+        read_json(tmp_path / "x.json")
+
+
+def test_json_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"x\.json: is not there"):
+        read_json(tmp_path / "x.json")
+
+
+def test_check_absent(tmp_path: Path) -> None:
+    check_absent(tmp_path / "nothing", overwrite=False)
+    (tmp_path / "empty").mkdir()
+    check_absent(tmp_path / "empty", overwrite=False)
+    write_text(tmp_path / "full" / "x", "x")
+    for path in (tmp_path / "full", tmp_path / "full" / "x"):
+        check_absent(path, overwrite=True)
+        with pytest.raises(OutputExistsError, match=r"already there.*--overwrite"):
+            check_absent(path, overwrite=False)
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "up" / "d") as aside:
+        write_text(aside / "sub" / "x", "x")
+        assert not (tmp_path / "up" / "d").exists()
+    assert names(tmp_path / "up") == ["d"]
+    assert (tmp_path / "up" / "d" / "sub" / "x").read_text() == "x"
+
+
+def test_a_folder_is_not_replaced_unless_asked(tmp_path: Path) -> None:
+    write_text(tmp_path / "d" / "old", "old")
+    with pytest.raises(OutputExistsError), atomic_folder(tmp_path / "d"):
+        pytest.fail("the work was begun")
+    with atomic_folder(tmp_path / "d", overwrite=True) as aside:
+        write_text(aside / "new", "new")
+        assert names(tmp_path / "d") == ["old"]
+    assert names(tmp_path / "d") == ["new"]
+    assert names(tmp_path) == ["d"]
+
+
+def test_an_exception_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
+    write_text(tmp_path / "d" / "old", "old")
+    with pytest.raises(StopError), atomic_folder(tmp_path / "d", overwrite=True) as aside:
+        write_text(aside / "new", "new")
+        raise StopError
+    assert names(tmp_path) == ["d"] and names(tmp_path / "d") == ["old"]
+
+
+def test_a_folder_does_not_replace_a_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "d", "a file")
+    with pytest.raises(OutputExistsError, match="is a file"), atomic_folder(tmp_path / "d", overwrite=True):
+        pytest.fail("the work was begun")
+    assert (tmp_path / "d").read_text() == "a file"

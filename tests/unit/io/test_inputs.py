@@ -1,0 +1,176 @@
+"""Which images a command was given, in which order, and where each result goes."""
+
+from pathlib import Path
+
+import pytest
+
+from brainseg_cli.errors import InputError, UsageError
+from brainseg_cli.io.inputs import (
+    Input,
+    find_images,
+    find_inputs,
+    index_by_key,
+    natural_order,
+    parse_slice_index,
+    plan_outputs,
+    slice_key,
+)
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def relatives(arguments: list[str]) -> list[str]:
+    return [item.relative.as_posix() for item in find_inputs(arguments)]
+
+
+@pytest.fixture
+def lgg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two patients with masks beside the slices, and what else lies about in such a folder."""
+    touch(tmp_path, *(f"lgg/p1/p1_{n}{end}.tif" for n in (1, 2, 10) for end in ("", "_mask")))
+    touch(tmp_path, "lgg/p2/p2_1.tif", "lgg/p2/p2_1_mask.tif", "lgg/data.csv", "lgg/._p1_1.tif", "lgg/.cache/x.tif")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "lgg"
+
+
+def test_a_folder_in_natural_order_without_its_masks(lgg: Path) -> None:
+    assert relatives(["lgg"]) == ["p1/p1_1.tif", "p1/p1_2.tif", "p1/p1_10.tif", "p2/p2_1.tif"]
+    assert [path.name for path in find_images(lgg / "p1")] == ["p1_1.tif", "p1_2.tif", "p1_10.tif"]
+
+
+def test_natural_order_is_folder_by_folder() -> None:
+    names = ["b/x_1.png", "a 10/x_2.png", "a 2/x_10.png", "a 2/x_9.png"]
+    assert [p.as_posix() for p in natural_order(map(Path, names))] == [
+        "a 2/x_9.png",
+        "a 2/x_10.png",
+        "a 10/x_2.png",
+        "b/x_1.png",
+    ]
+
+
+def test_a_mask_without_its_image_counts_as_an_image(tmp_path: Path) -> None:
+    touch(tmp_path, "a_mask.png", "b.tif", "b_mask.png")
+    assert [path.name for path in find_images(tmp_path)] == ["a_mask.png", "b.tif"]
+
+
+def test_files_and_globs(lgg: Path) -> None:
+    assert relatives(["lgg/p1/p1_10.tif"]) == ["p1_10.tif"]
+    assert relatives(["lgg/p1/p1_10.tif", "lgg/p1/p1_2.tif"]) == ["p1_10.tif", "p1_2.tif"]  # the order given
+    assert relatives(["lgg/p1/*.tif"]) == ["p1_1.tif", "p1_2.tif", "p1_10.tif"]
+    assert relatives(["lgg/**/*_1.tif"]) == ["p1/p1_1.tif", "p2/p2_1.tif"]
+    assert relatives([str(lgg / "p?" / "*.tif")]) == relatives(["lgg"])
+
+
+def test_several_arguments_are_mirrored_below_their_common_parent(lgg: Path) -> None:
+    assert relatives(["lgg/p2", "lgg/p1/p1_1.tif"]) == ["p2/p2_1.tif", "p1/p1_1.tif"]
+    touch(lgg.parent, "other/p2/p2_1.tif")
+    assert relatives(["lgg/p2", "other/p2"]) == ["lgg/p2/p2_1.tif", "other/p2/p2_1.tif"]
+
+
+def test_a_file_named_twice_is_done_once(lgg: Path) -> None:
+    twice = ["lgg/p2/p2_1.tif", "lgg/p2", "./lgg/p2/p2_1.tif", str(lgg / "p2/p2_1.tif"), "lgg/p1/../p2/p2_1.tif"]
+    items = find_inputs(twice)
+    assert [item.path for item in items] == [Path("lgg/p2/p2_1.tif")]
+
+
+def test_a_path_with_dots_never_climbs_out_of_the_output(lgg: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(lgg.parent, "other/o_1.tif")
+    monkeypatch.chdir(lgg)
+    for arguments in (["../other", "p2"], ["..", "p2"], ["../other/o_1.tif", "p2/p2_1.tif"], ["../*/o_1.tif"], [".."]):
+        items = find_inputs(arguments)
+        assert not any(".." in item.relative.parts for item in items), arguments
+    monkeypatch.chdir(lgg / "p1")
+    assert find_inputs(["../p2/p2_1.tif"])[0].patient_id == "p2"
+    monkeypatch.chdir(lgg / "p2")
+    (lgg / "p2" / "sub").mkdir()
+    monkeypatch.chdir(lgg / "p2" / "sub")
+    assert find_inputs([".."])[0].patient_id == "p2"
+
+
+def test_a_link_to_a_folder_is_followed_and_a_ring_of_links_is_not(lgg: Path) -> None:
+    touch(lgg.parent, "elsewhere/s_1.png")
+    (lgg / "p3").symlink_to(lgg.parent / "elsewhere", target_is_directory=True)
+    (lgg / "p1" / "ring").symlink_to(lgg, target_is_directory=True)
+    assert relatives(["lgg"])[-1] == "p3/s_1.png"
+    assert len(relatives(["lgg"])) == 5
+    assert "p3/s_1" in index_by_key(lgg)
+
+
+def test_odd_names(tmp_path: Path) -> None:
+    touch(tmp_path, "Åsa B/coupe n° 7.TIF", "[x]/a.b.c_3.jpeg")
+    assert sorted(relatives([str(tmp_path)])) == ["[x]/a.b.c_3.jpeg", "Åsa B/coupe n° 7.TIF"]
+    assert find_inputs([str(tmp_path / "[x]" / "a.b.c_3.jpeg")])[0].slice_index == 3
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [("nowhere", "nowhere: is not there"), ("no*.png", "matches no image"), ("empty", "holds no image")],
+)
+def test_nothing_to_work_on_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, told: str) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=told):
+        find_inputs([argument])
+
+
+def test_no_argument_is_a_fault_of_the_request() -> None:
+    with pytest.raises(UsageError, match="no input"):
+        find_inputs([])
+
+
+@pytest.mark.parametrize(
+    ("stem", "index"), [("TCGA_x_12", 12), ("TCGA_x_12_mask", 12), ("scan", None), ("007", 7), ("a1b", None)]
+)
+def test_slice_index(stem: str, index: int | None) -> None:
+    assert parse_slice_index(stem) == index
+
+
+@pytest.mark.parametrize(
+    ("path", "relative", "patient_id"),
+    [
+        ("lgg/TCGA_1/TCGA_1_7.tif", "TCGA_1_7.tif", "TCGA_1"),  # the file says so itself
+        ("lgg/anna/7.tif", "anna/7.tif", "anna"),  # the folder below the input does
+        ("slices/7.tif", "7.tif", None),  # nobody does
+    ],
+)
+def test_patient_id(path: str, relative: str, patient_id: str | None) -> None:
+    assert Input(Path(path), Path(relative)).patient_id == patient_id
+
+
+def test_slice_key() -> None:
+    assert slice_key(Path("p/p_7_mask.tif")) == slice_key(Path("p/p_7.png")) == "p/p_7"
+    assert slice_key(Path("a.b_1.tif")) == "a.b_1"
+
+
+def test_index_prefers_the_mask_to_its_image(lgg: Path) -> None:
+    index = index_by_key(lgg)
+    assert sorted(index) == ["p1/p1_1", "p1/p1_10", "p1/p1_2", "p2/p2_1"]
+    assert all(path.stem.endswith("_mask") for path in index.values())
+
+
+@pytest.mark.parametrize("pair", [("a_1.png", "a_1.tif"), ("a_1_mask.png", "a_1_mask.tif")])
+def test_two_files_for_one_slice_are_refused(tmp_path: Path, pair: tuple[str, str]) -> None:
+    touch(tmp_path, *pair)
+    with pytest.raises(InputError, match=r"stands for the same slice as a_1.*png"):
+        index_by_key(tmp_path)
+
+
+def test_an_index_of_something_else(tmp_path: Path) -> None:
+    touch(tmp_path, "predictions.jsonl")
+    assert index_by_key(tmp_path) == {}
+    with pytest.raises(InputError, match="is not a folder"):
+        index_by_key(tmp_path / "predictions.jsonl")
+
+
+def test_outputs_are_mirrored(lgg: Path) -> None:
+    outputs = plan_outputs(find_inputs(["lgg"]), Path("out"), ".png")
+    assert [path.as_posix() for path in outputs][1:3] == ["out/p1/p1_2.png", "out/p1/p1_10.png"]
+
+
+def test_inputs_that_would_share_an_output_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a_1.png", "a_1.tif")
+    with pytest.raises(UsageError, match=r"a_1\.png and .*a_1\.tif would both be written to .*a_1\.png"):
+        plan_outputs(find_inputs([str(tmp_path)]), tmp_path / "out", ".png")

@@ -11,7 +11,7 @@ import numpy as np
 from brainseg_cli.errors import BrainsegError, OutputExistsError, UsageError
 from brainseg_cli.io.images import MASK_SUFFIXES, read_image, write_mask
 from brainseg_cli.io.inputs import Input, find_inputs, plan_outputs
-from brainseg_cli.models.bundle import load_bundle
+from brainseg_cli.models.bundle import BundleInfo, load_bundle
 from brainseg_cli.models.devices import choose_device
 from brainseg_cli.models.segmenter import Segmenter, apply_threshold
 from brainseg_cli.types import Image, Json, MaskFormat, Probs
@@ -25,6 +25,7 @@ class Prediction:
     """A loaded model and a list of images with a place for each mask. Nothing is written before `run`."""
 
     segmenter: Segmenter
+    bundle: BundleInfo
     threshold: float
     inputs: list[Input]
     targets: list[Path]
@@ -120,7 +121,9 @@ def plan(
         )
     network, bundle = load_bundle(model)
     segmenter = Segmenter(network, bundle.preprocess, len(bundle.channel_names), choose_device(device_name))
-    return Prediction(segmenter, bundle.threshold if threshold is None else threshold, inputs, targets, batch_size)
+    return Prediction(
+        segmenter, bundle, bundle.threshold if threshold is None else threshold, inputs, targets, batch_size
+    )
 
 
 def _read(item: Input) -> Image | BrainsegError:

@@ -98,5 +98,7 @@ def print_summary(console: Console, evaluation: "Evaluation") -> None:
         [[name, value, summary["find_nothing"][name]] for name, value in summary["metrics"].items()],
         note="definitions: summary.json and docs/metrics.md",
     )
+    for name, definition in summary["definitions"].items():
+        console.detail(f"{name}: {definition}")
     for note in summary["notes"]:
         console.warn(note)

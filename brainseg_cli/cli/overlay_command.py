@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from brainseg_cli.cli.console import Console, emit, emit_json
-from brainseg_cli.cli.options import AsJson, Overwrite, Quiet, Verbose
+from brainseg_cli.cli.options import AsJson, Overwrite, Quiet
 from brainseg_cli.errors import EXIT_FAILED, EXIT_PARTIAL
 
 FIGURES_FOLDER = Path("figures")
@@ -27,13 +27,12 @@ def overlay_command(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Draw the outline of predicted masks, and of reference masks, on their images; a PNG each.
 
     Prints the figures' paths. An image without its mask is named and the rest is drawn (exit code 3).
     """
-    console = Console(quiet=quiet, verbose=verbose)
+    console = Console(quiet=quiet)
     from brainseg_cli.overlay import overlay
 
     with console.progress() as progress:

@@ -52,6 +52,7 @@ def predict_command(
         device_name=device,
         overwrite=overwrite,
     )
+    console.detail(f"model: {prediction.bundle.model_dump_json(indent=2)}")
     failed = 0
     total = len(prediction.inputs)
     with console.progress() as progress, LinesWriter(out / "predictions.jsonl") as lines:

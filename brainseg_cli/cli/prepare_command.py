@@ -83,11 +83,13 @@ def prepare_command(
         table.to_numpy(dtype=object).tolist(),
         note="median_tumour_px: of a patient with tumour, over all of its slices",
     )
+    for name, stats in zip(preparation.info.channel_names, preparation.info.intensity, strict=False):
+        console.detail(f"channel {name}: {stats}")
     if preparation.errors and not check:
         raise InputError(
             f"{len(preparation.errors)} problems, named above; nothing was written",
             where=chosen,
-            hint="--skip-bad leaves unreadable and unpaired files out",
+            hint="mend them; --skip-bad leaves unreadable and unpaired files out",
         )
     if not check:
         with console.progress() as progress:

@@ -98,8 +98,10 @@ def train_command(
     if out is None:
         assert dataset is not None
         out = RUNS_FOLDER / ("demo" if demo else f"{dataset.resolve().name}-{preset}")
-    overwrite = overwrite or demo  # what it would replace is its own, the same each time
+        overwrite = overwrite or demo  # the demo's own place, the same each time
 
+    if resolved is not None:
+        console.detail(resolved.to_toml())
     console.say("loading PyTorch")
     from brainseg_cli import train as use_case
     from brainseg_cli.evaluate import evaluate_run, write_report

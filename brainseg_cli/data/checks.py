@@ -125,7 +125,9 @@ def find_duplicates_across(facts: Sequence[SliceFacts], by_row: Sequence[str], *
         names = [fact.pair.image for fact in group]
         splits = sorted({split_of[name] for name in names})
         if len(splits) > 1 and not leaky:
-            found.errors.append(f"the same image in {' and '.join(splits)}: {_some(names)}")
+            found.errors.append(
+                f"the same image in {' and '.join(splits)}: {_some(names)}; remove one, or make them one patient"
+            )
         else:
             found.warnings.append(f"the same image in several patients: {_some(names)}")
     return found

@@ -13,10 +13,12 @@ from brainseg_cli.errors import InputError, OutputExistsError
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; on a clean exit it is synced to disk and takes `path`'s place.
+def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; on a clean exit it takes `path`'s place.
 
-    The parent folder is made. On an exception the aside file is removed and `path` keeps what it had.
+    The parent folder is made. On an exception the aside file is removed and `path` keeps what it had. With
+    `sync` it is on the disk before it takes the place, so that not even a power cut leaves half of it: for
+    what replaces something that cannot be made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=".partial", dir=path.parent)
@@ -24,17 +26,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     aside = Path(name)
     try:
         yield aside
-        with aside.open("rb+") as written:
-            os.fsync(written.fileno())
+        if sync:
+            with aside.open("rb+") as written:
+                os.fsync(written.fileno())
         aside.chmod(0o666 & ~_umask())  # mkstemp makes private files; outputs follow the user's umask
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all."""
-    with atomic_path(path) as aside:
+def write_bytes(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Write `data` to `path`, whole or not at all; `sync` as in `atomic_path`."""
+    with atomic_path(path, sync=sync) as aside:
         aside.write_bytes(data)
 
 

@@ -45,7 +45,7 @@ class BundleInfo(BaseModel):
 def save_bundle(folder: Path, model: nn.Module, info: BundleInfo) -> None:
     """Write the three files, each whole or not at all."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+    write_bytes(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}), sync=True)
     write_json(folder / "config.json", describe_model(model))
     write_json(folder / "brainseg.json", info.model_dump(mode="json"))
 

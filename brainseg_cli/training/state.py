@@ -37,7 +37,7 @@ def save_state(path: Path, state: TrainingState) -> None:
     """Write the state, whole or not at all, synced to disk before it takes the old one's place."""
     buffer = io.BytesIO()
     torch.save({"schema_version": SCHEMA_VERSION, **vars(state)}, buffer)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue(), sync=True)
 
 
 def load_state(path: Path) -> TrainingState:

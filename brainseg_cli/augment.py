@@ -51,9 +51,16 @@ def build_augment(config: AugmentConfig) -> Augment:
     if config.gamma:
         span = (100 * (1 - config.gamma), 100 * (1 + config.gamma))
         steps.append(A.RandomGamma(gamma_limit=span, p=0.8))
-    compose = A.Compose(steps)
+    if config.tone:
+        steps.append(A.RandomToneCurve(scale=config.tone, per_channel=True, p=0.8))
+    if config.noise:
+        steps.append(A.GaussNoise(std_range=(0.0, config.noise), p=0.5))
+    of_one_channel = of_several = A.Compose(steps)
+    if config.channel_dropout:  # a grey image has no channel to spare
+        of_several = A.Compose([*steps, A.ChannelDropout((1, 1), fill=0, p=config.channel_dropout)])
 
     def augment(image: Image, mask: Mask, seed: int) -> tuple[Image, Mask]:
+        compose = of_several if image.shape[2] > 1 else of_one_channel
         compose.set_random_seed(seed)
         changed = compose(image=image, mask=mask)
         return changed["image"], changed["mask"]

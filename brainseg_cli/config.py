@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from brainseg_cli.errors import InputError, UsageError
 
@@ -19,7 +19,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-Span = tuple[float, float]
 
 DEFAULT_PRESET = "default"
 
@@ -27,7 +26,7 @@ DEFAULT_PRESET = "default"
 class Section(BaseModel):
     """A frozen part of the configuration that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PreprocessConfig(Section):
@@ -35,6 +34,8 @@ class PreprocessConfig(Section):
 
     size: Annotated[int, Field(ge=32, le=2048, multiple_of=32)] = 256
     """The image is scaled to fit a square of this side, its aspect kept, and padded with 0."""
+    crop: Literal["none", "head"] = "none"
+    """`head`: what lies around the head is cut off first, so that heads of unlike size come out alike."""
     intensity: Literal["unit", "zscore"] = "zscore"
     """`unit`: to [0, 1]. `zscore`: each channel of each slice to mean 0 and standard deviation 1."""
 
@@ -74,6 +75,7 @@ class ScheduleConfig(Section):
     name: Literal["constant", "cosine", "plateau"] = "cosine"
     """`cosine` falls to 1 % of lr at the last step; `plateau` halves after 5 epochs without a better val."""
     warmup_epochs: Amount = 1.0
+    """The first epochs, in which it rises from 0; at most half of all."""
 
 
 class AugmentConfig(Section):
@@ -89,6 +91,12 @@ class AugmentConfig(Section):
     brightness: Share = 0.0
     contrast: Share = 0.0
     gamma: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    tone: Share = 0.0
+    """How far the tone curve of each channel by itself may bend: scanners and sequences differ in contrast."""
+    noise: Share = 0.0
+    """Largest standard deviation of Gaussian noise, as a share of white."""
+    channel_dropout: Share = 0.0
+    """The chance that one channel is blank, as where a sequence is missing."""
     elastic: Share = 0.0
     """The chance of an elastic deformation."""
 
@@ -129,12 +137,6 @@ class Config(Section):
         if not isinstance(value, (Mapping, Section)):
             raise ValueError("is a section, written as a table")
         return value
-
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> "Config":
-        if self.schedule.warmup_epochs >= self.train.epochs and self.train.epochs > 1:
-            raise ValueError("schedule.warmup_epochs must be less than train.epochs")
-        return self
 
     def to_toml(self) -> str:
         """The configuration as TOML, which `load_config` reads back to an equal one."""
@@ -209,11 +211,12 @@ def _validate(values: dict[str, Any], error_type: type[InputError | UsageError],
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        told = [f"{'.'.join(map(str, e['loc'])) or 'config'}: {_tell(e)}" for e in error.errors()]
+        told = [_tell(fault) for fault in error.errors()]
         raise error_type("; ".join(told), where=where) from None
 
 
 def _tell(error: Any) -> str:
+    key = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        return "is no setting"
-    return str(error["msg"]).removeprefix("Value error, ").lower() + f", not {error['input']!r}"
+        return f"{key}: is no setting"
+    return f"{key}: {str(error['msg']).removeprefix('Value error, ').lower()}, not {error['input']!r}"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from brainseg_cli import __version__
 from brainseg_cli.data.manifest import load_dataset
@@ -25,10 +24,6 @@ from brainseg_cli.metrics.aggregate import (
     sum_by_patient,
     summarise,
 )
-from brainseg_cli.models.bundle import load_bundle
-from brainseg_cli.models.devices import choose_device
-from brainseg_cli.models.segmenter import Segmenter
-from brainseg_cli.training.measure import measure_split
 from brainseg_cli.training.run_folder import RunFolder
 from brainseg_cli.types import Json, Progress, no_progress
 
@@ -60,13 +55,20 @@ def evaluate_run(
     InputError where run, weights or dataset are missing, or the dataset's slices are not those that the run
     was made with; UsageError for a split without slices.
     """
+    import torch  # here, so that measuring two folders of masks starts without it
+
+    from brainseg_cli.models.bundle import load_bundle
+    from brainseg_cli.models.devices import choose_device
+    from brainseg_cli.models.segmenter import Segmenter
+    from brainseg_cli.training.measure import measure_split
+
     run = RunFolder(path)
     info = run.read_info()
     dataset = load_dataset(dataset_path or Path(info.dataset)).with_fold(info.fold)
     notes = []
-    if dataset.split_hash() != info.split_hash:
+    if (dataset.info.content_hash, dataset.split_hash()) != (info.dataset_hash, info.split_hash):
         if dataset_path is None:
-            raise InputError("was prepared anew since this run; its splits differ", where=dataset.folder)
+            raise InputError("was prepared anew since this run; its slices or splits differ", where=dataset.folder)
         notes.append(
             "this dataset, or its split, is not the one the run was trained with: its patients may have been trained on"
         )
@@ -214,7 +216,7 @@ def _patient_of(key: str, patient_regex: str | None) -> str:
 
 def _read_patients(path: Path, split: str) -> set[str]:
     try:
-        table = pd.read_csv(path, dtype=str)
+        table = pd.read_csv(path, dtype=str, na_filter=False)
         chosen = set(table.loc[table["split"] == split, "patient_id"])
     except FileNotFoundError:
         raise InputError("is not there", where=path) from None

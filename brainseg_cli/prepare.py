@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from natsort import natsorted
 from numpy.lib.format import open_memmap
 
 from brainseg_cli import __version__
@@ -21,7 +22,7 @@ from brainseg_cli.data.checks import (
 )
 from brainseg_cli.data.layouts import pair_files
 from brainseg_cli.data.manifest import COLUMNS, ChannelStats, DatasetInfo
-from brainseg_cli.data.splits import DEFAULT_SPLIT, Split, assign_split, hash_split
+from brainseg_cli.data.splits import DEFAULT_SPLIT, SPLITS, Split, assign_split, hash_split
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.archives import Source, open_source
 from brainseg_cli.io.atomic import atomic_folder, check_absent, write_json
@@ -81,6 +82,7 @@ def check(
         brainseg_version=__version__,
         source=source.name or str(source),
         layout=pairing.layout,
+        patient_regex=patient_regex,
         patients=len(set(patients)),
         slices=len(facts),
         tumour_slices=sum(fact.tumour_px > 0 for fact in facts),
@@ -89,7 +91,7 @@ def check(
         split=split,
         split_seed=seed,
         split_hash=hash_split(slices["image"].tolist(), dealt.by_row),
-        content_hash=hashlib.sha256("".join(fact.sha256 for fact in facts).encode()).hexdigest()[:16],
+        content_hash=_hash_content(facts),
         leaky=dealt.leaky,
         patients_known=pairing.patients_known,
         warnings=warnings,
@@ -141,8 +143,9 @@ def summarise_splits(slices: pd.DataFrame) -> pd.DataFrame:
     """One row a split: patients, with_tumour, slices, tumour_slices, tumour_px and median_tumour_px (the
     median, over patients with tumour, of a patient's tumour pixels; NaN where there is none)."""
     rows = []
-    order = {"train": 0, "val": 1, "test": 2}
-    for name, group in sorted(slices.groupby("split"), key=lambda item: (order.get(str(item[0]), 3), str(item[0]))):
+    names = natsorted(slices["split"].unique(), key=lambda name: (SPLITS.index(name) if name in SPLITS else 3, name))
+    for name in names:
+        group = slices[slices["split"] == name]
         volumes = group.groupby("patient_id")["tumour_px"].sum()
         rows.append(
             {
@@ -188,6 +191,11 @@ def _source_warnings(source: Source, patients_known: bool, dealt: Split) -> list
     if dealt.leaky:
         warnings.append("LEAKY by choice: slices of one patient stand in several splits; its figures flatter")
     return warnings
+
+
+def _hash_content(facts: Sequence[SliceFacts]) -> str:
+    digests = "".join(fact.sha256 + fact.mask_sha256 for fact in facts)
+    return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
 def _name_channels(layout: str, channels: int) -> list[str]:

@@ -135,6 +135,10 @@ def _run(
     begun = f"going on after epoch {state.epoch}" if state else "starting"
     log.info("%s: %s, %s, %s, %d parameters", begun, config.model.encoder, info.device, info.precision, info.parameters)
     log.info("slices: %s", rows)
+    if state is not None:
+        run.write_metrics(state.rows)  # it may have been stopped between its state and its table
+    if not rows["val"]:
+        observer.on_message("there is no val split: the best epoch is chosen on the slices that are trained on")
 
     def keep_best(best: nn.Module, row: dict[str, float]) -> None:
         score = row["val_dice_patient"]

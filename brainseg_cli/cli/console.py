@@ -48,12 +48,15 @@ class Console:
         """A table on stderr: the first column to the left, numbers to the right."""
         if self.quiet:
             return
-        table = Table(title=title, caption=note or None, title_justify="left", caption_justify="left")
+        self.rich.print(title)
+        table = Table()
         for number, column in enumerate(columns):
             table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
         for row in rows:
             table.add_row(*(tell_value(value) for value in row))
         self.rich.print(table, soft_wrap=False)
+        if note:
+            self.rich.print(note)
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

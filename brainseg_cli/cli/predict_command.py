@@ -11,6 +11,7 @@ from brainseg_cli.errors import EXIT_FAILED, EXIT_PARTIAL
 from brainseg_cli.types import MaskFormat
 
 MASKS_FOLDER = Path("masks")
+RECORDS = "predictions.jsonl"
 
 
 def predict_command(
@@ -40,6 +41,7 @@ def predict_command(
     """
     console = Console(quiet=quiet, verbose=verbose)
     from brainseg_cli import predict as use_case
+    from brainseg_cli.io.atomic import check_absent
     from brainseg_cli.io.lines import LinesWriter
 
     prediction = use_case.plan(
@@ -53,9 +55,10 @@ def predict_command(
         overwrite=overwrite,
     )
     console.detail(f"model: {prediction.bundle.model_dump_json(indent=2)}")
+    check_absent(out / RECORDS, overwrite=overwrite)
     failed = 0
     total = len(prediction.inputs)
-    with console.progress() as progress, LinesWriter(out / "predictions.jsonl") as lines:
+    with console.progress() as progress, LinesWriter(out / RECORDS) as lines:
         for done, record in enumerate(prediction.run(), 1):
             emit_json(record)
             lines.write(record)

@@ -54,11 +54,11 @@ def prepare_command(
         out = out or DEMO_FOLDER / "dataset"
     target = out or Path("data") / (source or Path()).resolve().name.removesuffix(".zip")
     if not check:
+        if source is not None and source.resolve().is_relative_to(target.resolve()):
+            raise UsageError(f"{target} would replace its own source", hint="give another -o")
         check_absent(target, overwrite=overwrite)
     with console.progress() as progress:
         chosen = write_demo(DEMO_FOLDER, progress=progress) if source is None else source
-        if not check and target.resolve() == chosen.resolve():
-            raise UsageError("the dataset would replace its source", hint="give another -o")
         preparation = use_case.check(
             chosen,
             layout=layout,

@@ -14,6 +14,20 @@ from brainseg_cli.errors import UsageError
 
 RUNS_FOLDER = Path("runs")
 DEMO_PRESET = "demo"
+SETTINGS = {
+    "epochs": "train.epochs",
+    "batch_size": "train.batch_size",
+    "lr": "optimizer.lr",
+    "encoder": "model.encoder",
+    "encoder_weights": "model.encoder_weights",
+    "image_size": "preprocess.size",
+    "loss": "loss.name",
+    "optimizer": "optimizer.name",
+    "schedule": "schedule.name",
+    "patience": "train.patience",
+    "seed": "train.seed",
+}
+"""The settings that have a flag of their own."""
 WITH_RESUME = {"dataset", "out", "resume", "device", "workers", "as_json", "quiet", "verbose"}
 
 
@@ -67,22 +81,7 @@ def train_command(
     Prints the run's path. By default it is runs/DATASET-PRESET.
     """
     console = Console(quiet=quiet, verbose=verbose)
-    flags = {
-        "train.epochs": epochs,
-        "train.batch_size": batch_size,
-        "optimizer.lr": lr,
-        "model.encoder": encoder,
-        "model.encoder_weights": encoder_weights,
-        "preprocess.size": image_size,
-        "loss.name": loss,
-        "optimizer.name": optimizer,
-        "schedule.name": schedule,
-        "train.patience": patience,
-        "train.seed": seed,
-    }
-    overrides = _parse_assignments(assignments or []) | {
-        key: value for key, value in flags.items() if value is not None
-    }
+    overrides = _collect_overrides(context, assignments or [])
     from brainseg_cli.config import DEFAULT_PRESET, load_config
 
     preset = preset or (DEMO_PRESET if demo else DEFAULT_PRESET)
@@ -143,6 +142,17 @@ def train_command(
         )
     else:
         emit(str(out))
+
+
+def _collect_overrides(context: typer.Context, assignments: list[str]) -> dict[str, Any]:
+    """Dotted settings: what the environment says, over it --set, over that the flags."""
+    flags: dict[str, Any] = {}
+    environment: dict[str, Any] = {}
+    for name, key in SETTINGS.items():
+        if (value := context.params[name]) is not None:
+            source = context.get_parameter_source(name)
+            (environment if source is not None and source.name == "ENVIRONMENT" else flags)[key] = value
+    return environment | _parse_assignments(assignments) | flags
 
 
 def _parse_assignments(assignments: list[str]) -> dict[str, Any]:

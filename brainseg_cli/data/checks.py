@@ -25,6 +25,7 @@ class SliceFacts:
     tumour_px: int
     sha256: str
     """Of the image's pixels and size, so that another file format of the same picture is recognised."""
+    mask_sha256: str
     blank: bool
     equal_channels: tuple[tuple[int, int], ...]
     histogram: npt.NDArray[np.int64] = field(repr=False)
@@ -93,18 +94,11 @@ def find_problems(facts: Sequence[SliceFacts]) -> Findings:
         found.warnings.append(f"{_count(blank, 'blank image')}: {_some(blank)}")
     if marked := [fact.pair.mask for fact in facts if fact.blank and fact.tumour_px]:
         found.warnings.append(f"{_count(marked, 'mask')} with tumour on a blank image: {_some(marked)}")
-    copies: dict[tuple[int, int], dict[str, bool]] = {}
-    patients = {fact.pair.patient_id for fact in facts}
-    for a, b in sorted({pair for fact in facts for pair in fact.equal_channels}):
-        everywhere = dict.fromkeys(patients, True)
-        for fact in facts:
-            everywhere[fact.pair.patient_id] &= fact.blank or (a, b) in fact.equal_channels
-        copies[a, b] = {patient: True for patient, equal in everywhere.items() if equal}
-    for (a, b), equal in copies.items():
-        if equal:
-            found.warnings.append(
-                f"channel {b} is a copy of channel {a} in {_count(list(equal), 'patient')}: {_some(sorted(equal))}"
-            )
+    visible = [fact for fact in facts if not fact.blank]
+    for a, b in sorted({pair for fact in visible for pair in fact.equal_channels}):
+        differ = {fact.pair.patient_id for fact in visible if (a, b) not in fact.equal_channels}
+        if equal := sorted({fact.pair.patient_id for fact in visible} - differ):
+            found.warnings.append(f"channel {b} is a copy of channel {a} in {_count(equal, 'patient')}: {_some(equal)}")
     for group in _duplicates(facts):
         names = [fact.pair.image for fact in group]
         if len({fact.pair.patient_id for fact in group}) == 1:
@@ -147,6 +141,7 @@ def _facts(pair: Pair, image: Image, mask: Mask) -> SliceFacts:
         width=mask.shape[1],
         tumour_px=int(np.count_nonzero(mask)),
         sha256=digest.hexdigest(),
+        mask_sha256=hashlib.sha256(mask.tobytes()).hexdigest(),
         blank=bool(image.min() == image.max()),
         equal_channels=equal,
         histogram=histogram,

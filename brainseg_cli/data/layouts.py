@@ -32,7 +32,7 @@ class Pairing:
     pairs: list[Pair]
     unpaired: list[str]
     patients_known: bool
-    """False where each file had to be taken for a patient of its own."""
+    """False where files that lie in no patient's folder had to be taken for patients of their own."""
 
 
 def pair_files(names: Iterable[str], layout: Layout = "auto", patient_regex: str | None = None) -> Pairing:
@@ -46,7 +46,7 @@ def pair_files(names: Iterable[str], layout: Layout = "auto", patient_regex: str
 
     InputError if nothing pairs up; UsageError for a pattern that is no regular expression or has no group.
     """
-    ordered = natsorted(names, alg=ns.PATH)
+    ordered = _in_order(names)
     pattern = _compile(patient_regex)
     if layout == "auto":
         layout = "lgg" if any(PurePosixPath(n).stem.endswith(MASK_ENDING) for n in ordered) else "folders"
@@ -59,6 +59,11 @@ def pair_files(names: Iterable[str], layout: Layout = "auto", patient_regex: str
             hint="x.tif beside x_mask.tif in a folder a patient, or images/ and masks/ with the same names",
         )
     return pairing
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """As a person counts; sorted first, so that `x_1` and `x_01`, alike to natsort, never depend on the disk."""
+    return natsorted(sorted(names), alg=ns.PATH)
 
 
 def _compile(patient_regex: str | None) -> re.Pattern[str] | None:
@@ -96,48 +101,43 @@ def _pair_lgg(names: list[str], pattern: re.Pattern[str] | None) -> Pairing:
         if key in side:
             raise InputError(f"stands for the same slice as {side[key]}", where=name)
         side[key] = name
-    return _join("lgg", images, masks, pattern, patients_known=True)
+    return _join("lgg", images, masks, pattern)
 
 
 def _pair_folders(names: list[str], pattern: re.Pattern[str] | None) -> Pairing:
     sides: dict[str, dict[str, str]] = {"images": {}, "masks": {}}
     stray: list[str] = []
+    placed: list[tuple[str, tuple[str, ...], int]] = []
     for name in names:
-        path = PurePosixPath(name)
-        folders = [part.lower() for part in path.parts[:-1]]
-        at = next((i for i, part in enumerate(folders) if part in IMAGE_FOLDERS + MASK_FOLDERS), None)
+        parts = PurePosixPath(name).parts
+        at = next((i for i, part in enumerate(parts[:-1]) if part.lower() in IMAGE_FOLDERS + MASK_FOLDERS), None)
         if at is None:
             stray.append(name)
-            continue
-        side = sides["images" if folders[at] in IMAGE_FOLDERS else "masks"]
-        rest = PurePosixPath(*path.parts[:at], *path.parts[at + 1 :]).with_suffix("")
+        else:
+            placed.append((name, parts, at))
+    wrapped = len({parts[:at] for _, parts, at in placed}) == 1  # a folder around both trees is no patient
+    for name, parts, at in placed:
+        side = sides["images" if parts[at].lower() in IMAGE_FOLDERS else "masks"]
+        rest = PurePosixPath(*(() if wrapped else parts[:at]), *parts[at + 1 :]).with_suffix("")
         key = str(rest).removesuffix(MASK_ENDING) if side is sides["masks"] else str(rest)
         if key in side:
             raise InputError(f"stands for the same slice as {side[key]}", where=name)
         side[key] = name
-    nested = any("/" in key for key in sides["images"])
-    pairing = _join("folders", sides["images"], sides["masks"], pattern, patients_known=nested or pattern is not None)
+    pairing = _join("folders", sides["images"], sides["masks"], pattern)
     return Pairing(pairing.layout, pairing.pairs, stray + pairing.unpaired, pairing.patients_known)
 
 
-def _join(
-    layout: str,
-    images: dict[str, str],
-    masks: dict[str, str],
-    pattern: re.Pattern[str] | None,
-    *,
-    patients_known: bool,
-) -> Pairing:
+def _join(layout: str, images: dict[str, str], masks: dict[str, str], pattern: re.Pattern[str] | None) -> Pairing:
     """`images` and `masks` map a slice's key (its name without suffix) to the file."""
     by_patient: dict[str, list[str]] = {}
-    for key in natsorted(images.keys() & masks.keys(), alg=ns.PATH):
+    patients_known = True
+    for key in _in_order(images.keys() & masks.keys()):
         parent, _, stem = key.rpartition("/")
         if pattern is not None:
             patient = _patient_by_regex(pattern, images[key])
-        elif patients_known:
-            patient = parent.rpartition("/")[2] or stem
         else:
-            patient = stem
+            patient = parent.rpartition("/")[2] or stem
+            patients_known &= bool(parent)
         by_patient.setdefault(patient, []).append(key)
     pairs = []
     for patient, keys in by_patient.items():
@@ -148,4 +148,4 @@ def _join(
         pairs += [Pair(images[key], masks[key], patient, number) for number, key in slices]
     unpaired = [images[key] for key in images.keys() - masks.keys()]
     unpaired += [masks[key] for key in masks.keys() - images.keys()]
-    return Pairing(layout, pairs, natsorted(unpaired, alg=ns.PATH), patients_known)
+    return Pairing(layout, pairs, _in_order(unpaired), patients_known)

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from numpy.lib.format import open_memmap
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from brainseg_cli.data.splits import hash_split, resolve_fold
+from brainseg_cli.data.splits import find_leaks, hash_split, resolve_fold
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.atomic import read_json
 from brainseg_cli.types import Image, Mask
@@ -19,6 +20,7 @@ SCHEMA_VERSION = 1
 COLUMNS = (
     "patient_id", "slice_index", "image", "mask", "height", "width", "tumour_px", "sha256", "split",
 )  # fmt: skip
+NUMBERS = ("slice_index", "height", "width", "tumour_px")
 
 
 class ChannelStats(BaseModel):
@@ -42,6 +44,7 @@ class DatasetInfo(BaseModel):
     brainseg_version: str
     source: str
     layout: str
+    patient_regex: str | None = None
     patients: int
     slices: int
     tumour_slices: int
@@ -52,7 +55,7 @@ class DatasetInfo(BaseModel):
     split_seed: int
     split_hash: str
     content_hash: str
-    """Of every slice's own hash, so that two datasets of the same slices have the same."""
+    """Of every image and mask, so that two datasets of the same slices have the same."""
     leaky: bool
     """Whether slices of one patient may stand on two sides. Said in everything made from this dataset."""
     patients_known: bool
@@ -70,12 +73,12 @@ class Dataset:
     @cached_property
     def images(self) -> npt.NDArray[np.uint8]:
         """(N, H, W, C) uint8, memory-mapped. Smaller slices lie in the top left corner, padded with 0."""
-        return _open_array(self.folder / "images.npy", 4, len(self.slices))
+        return _open_array(self.folder / "images.npy", (*self._shape, len(self.info.channel_names)))
 
     @cached_property
     def masks(self) -> npt.NDArray[np.uint8]:
         """(N, H, W) uint8 in {0, 1}, memory-mapped, padded likewise."""
-        return _open_array(self.folder / "masks.npy", 3, len(self.slices))
+        return _open_array(self.folder / "masks.npy", self._shape)
 
     def image(self, row: int) -> Image:
         """(height, width, C) of one slice, at its own size."""
@@ -92,6 +95,10 @@ class Dataset:
     @cached_property
     def _widths(self) -> npt.NDArray[np.int64]:
         return self.slices["width"].to_numpy(np.int64)
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return len(self.slices), int(self._heights.max(initial=0)), int(self._widths.max(initial=0))
 
     def with_fold(self, fold: int | None) -> "Dataset":
         """The same slices with `split` in train, val and test; `resolve_fold` says which."""
@@ -116,21 +123,24 @@ def load_dataset(folder: Path) -> Dataset:
     slices = read_slices(folder / "slices.csv")
     if len(slices) != info.slices:
         raise InputError(f"has {len(slices)} rows, dataset.json says {info.slices}", where=folder / "slices.csv")
+    if not info.leaky and (leaks := find_leaks(slices["patient_id"].tolist(), slices["split"].tolist())):
+        raise InputError(f"puts {leaks[0]} in several splits, unmarked", where=folder / "slices.csv")
     return Dataset(folder, info, slices)
 
 
 def read_slices(path: Path) -> pd.DataFrame:
     """slices.csv with its types. InputError for a missing file or column, or a value of another type."""
     try:
-        table = pd.read_csv(path, dtype={"patient_id": str, "image": str, "mask": str, "split": str})
+        types = {column: np.int64 if column in NUMBERS else str for column in COLUMNS}
+        table = pd.read_csv(path, dtype=types, na_filter=False)  # a patient may be called NA
         absent = [column for column in COLUMNS if column not in table.columns]
         if absent:
             raise InputError(f"has no column {', '.join(absent)}", where=path)
-        return table.astype(dict.fromkeys(("slice_index", "height", "width", "tumour_px"), np.int64))
+        return table
     except FileNotFoundError:
         raise InputError("is not there", where=path) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as a table of slices: {error}", where=path) from None
+        raise InputError(f"cannot be read as a table of slices: {str(error).strip()}", where=path) from None
 
 
 def _parse_info(value: Any, path: Path) -> DatasetInfo:
@@ -148,13 +158,13 @@ def _parse_info(value: Any, path: Path) -> DatasetInfo:
         raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}", where=path) from None
 
 
-def _open_array(path: Path, dimensions: int, count: int) -> npt.NDArray[np.uint8]:
+def _open_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     try:
-        array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: npt.NDArray[np.uint8] = open_memmap(path, mode="r")
     except FileNotFoundError:
         raise InputError("is not there", where=path, hint="prepare the dataset again") from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read as an array: {error}", where=path) from None
-    if array.dtype != np.uint8 or array.ndim != dimensions or len(array) != count:
-        raise InputError(f"holds {array.dtype} {array.shape}, {count} slices of uint8 were expected", where=path)
+    if array.dtype != np.uint8 or array.shape != shape:
+        raise InputError(f"holds {array.dtype} {array.shape}, uint8 {shape} was expected", where=path)
     return array

@@ -162,19 +162,19 @@ def _cuts(count: int, shares: Sequence[float]) -> list[int]:
 
 def _read_split(path: Path, volumes: Mapping[str, int]) -> dict[str, str]:
     try:
-        table = pd.read_csv(path, dtype=str)
+        table = pd.read_csv(path, dtype=str, na_filter=False)  # a patient may be called NA
     except FileNotFoundError:
         raise InputError("is not there", where=path) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as CSV: {error}", where=path) from None
+        raise InputError(f"cannot be read as CSV: {str(error).strip()}", where=path) from None
     if not {"patient_id", "split"} <= set(table.columns):
         raise InputError(f"needs columns patient_id and split, has {', '.join(table.columns)}", where=path)
     twice = table.patient_id[table.patient_id.duplicated()].unique().tolist()
     if twice:
         raise InputError(f"names these patients more than once: {' '.join(twice[:5])}", where=path)
-    strange = sorted(set(table.split.astype(str)) - set(SPLITS))
+    strange = sorted(set(table.split) - set(SPLITS))
     if strange:
-        raise InputError(f"has splits {', '.join(strange)}; train, val and test are known", where=path)
+        raise InputError(f"has splits {', '.join(map(repr, strange))}; train, val and test are known", where=path)
     of_patient = dict(zip(table.patient_id, table.split, strict=True))
     missing = [patient for patient in volumes if patient not in of_patient]
     if missing:

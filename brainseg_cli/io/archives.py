@@ -1,14 +1,21 @@
 """A folder or a zip as one thing: relative names, and bytes by name. Nothing is ever unpacked to disk."""
 
-import os
+import lzma
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.images import is_image_name, read_bytes
+from brainseg_cli.io.inputs import walk_images
+
+UNREADABLE = (
+    OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What zipfile raises for damage, passwords and methods it does not know."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +54,9 @@ def open_source(path: Path) -> Source:
 
 def _open_folder(path: Path) -> Source:
     sizes: dict[str, int] = {}
-    for parent, folders, files in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if is_image_name(name):
-                file = Path(parent, name)
-                sizes[file.relative_to(path).as_posix()] = file.stat().st_size
+    for file in walk_images(path):
+        # a link to nowhere is named when it is read, with the other unreadable files
+        sizes[file.relative_to(path).as_posix()] = file.stat().st_size if file.exists() else -1
 
     def read(name: str) -> bytes:
         return read_bytes(path / name)
@@ -63,12 +67,12 @@ def _open_folder(path: Path) -> Source:
 def _open_zip(path: Path) -> Source:
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"cannot be read as a zip: {error}", where=path) from None
     entries = {
         entry.filename: entry
         for entry in archive.infolist()
-        if not entry.is_dir() and is_image_name(entry.filename) and "__MACOSX" not in entry.filename
+        if is_image_name(entry.filename) and not _is_hidden(entry.filename)
     }
     lock = threading.Lock()
 
@@ -76,11 +80,15 @@ def _open_zip(path: Path) -> Source:
         try:
             with lock:
                 return archive.read(entries[name])
-        except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        except UNREADABLE as error:
             raise InputError(f"cannot be read from the zip: {error}", where=f"{path}/{name}") from None
 
     sizes = {name: entry.file_size for name, entry in entries.items()}
     return _without_nested_copies(Source(path, sizes, read), lambda a, b: entries[a].CRC == entries[b].CRC)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts[:-1])
 
 
 def _without_nested_copies(source: Source, same: Callable[[str, str], bool]) -> Source:

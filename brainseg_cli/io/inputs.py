@@ -58,11 +58,8 @@ def slice_key(relative: Path) -> str:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every image file below `folder`, in natural order. Hidden folders are passed over, links followed once.
-
-    A file named `x_mask.*` beside an image `x.*` is that image's mask and left out.
-    """
-    return _drop_masks(_walk(folder))
+    """`walk_images` without masks: `x_mask.*` beside an image `x.*` is that image's and left out."""
+    return _drop_masks(walk_images(folder))
 
 
 def find_inputs(arguments: Sequence[str]) -> list[Input]:
@@ -107,7 +104,7 @@ def index_by_key(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError("is not a folder", where=folder)
     index: dict[str, Path] = {}
-    for path in _walk(folder):
+    for path in walk_images(folder):
         key = slice_key(path.relative_to(folder))
         if key in index:
             # an image beside its own mask: the mask is what is wanted
@@ -142,8 +139,9 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow links and change the names)
 
 
-def _walk(folder: Path) -> list[Path]:
-    """Every image file below `folder`, masks included, as `find_images` walks."""
+def walk_images(folder: Path) -> list[Path]:
+    """Every image file below `folder`, masks included, in natural order. Hidden folders are passed over, links
+    followed once."""
     found: list[Path] = []
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):

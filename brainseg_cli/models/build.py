@@ -57,14 +57,16 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     return {"_model_class": ARCHITECTURE, **parameters, "encoder_weights": None}
 
 
-def rebuild_model(parameters: dict[str, Any]) -> nn.Module:
+def rebuild_model(parameters: Any) -> nn.Module:
     """The network that `describe_model` described, with random weights. InputError for anything else."""
+    if not isinstance(parameters, dict):
+        raise InputError("the model's config.json describes no network")
     if parameters.get("_model_class") != ARCHITECTURE:
         raise InputError(f"the model is a {parameters.get('_model_class')}, not a {ARCHITECTURE}")
     known = {key: value for key, value in parameters.items() if not key.startswith("_")}
     try:
         model: nn.Module = smp.Unet(**{**known, "encoder_weights": None})
-    except (KeyError, ValueError, RuntimeError, TypeError, AssertionError, IndexError) as error:
+    except (KeyError, ValueError, RuntimeError, TypeError, AssertionError, IndexError, AttributeError) as error:
         raise InputError(f"the model's config.json describes no network: {_first_line(error)}") from None
     return model
 

@@ -64,7 +64,8 @@ def compute_tversky_loss(logits: Tensor, reference: Tensor, alpha: float, beta: 
 def compute_focal_loss(logits: Tensor, reference: Tensor, gamma: float) -> Tensor:
     """Cross-entropy weighted by (1 - p of the true class) ** gamma, mean over pixels (Lin et al. 2017)."""
     entropy = functional.binary_cross_entropy_with_logits(logits, reference, reduction="none")
-    wrong = 1 - torch.exp(-entropy)
+    # above 0: the slope of 0 ** gamma is infinite for a gamma below 1
+    wrong = (-torch.expm1(-entropy)).clamp_min(torch.finfo(entropy.dtype).tiny)
     return (wrong**gamma * entropy).mean()
 
 

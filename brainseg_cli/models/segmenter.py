@@ -9,7 +9,7 @@ from torch import nn
 from brainseg_cli.config import PreprocessConfig
 from brainseg_cli.errors import InputError
 from brainseg_cli.models.build import to_channels_last
-from brainseg_cli.preprocess import Fit, scale_intensity
+from brainseg_cli.preprocess import Fit, fit_image, scale_intensity
 from brainseg_cli.types import Image, Mask, Probs
 
 
@@ -27,12 +27,14 @@ class Segmenter:
         """
         if not images:
             return []
-        return self.restore(self.predict_logits(self.stack(images)), images)
+        pixels, fits = self.stack(images)
+        return self.restore(self.predict_logits(pixels), fits)
 
-    def stack(self, images: Sequence[Image]) -> torch.Tensor:
-        """The images in the network's geometry: uint8 (N, size, size, C) on the CPU."""
-        fitted = [Fit.of(image, self.preprocess.size).image(self._match_channels(image)) for image in images]
-        return torch.from_numpy(np.stack(fitted))
+    def stack(self, images: Sequence[Image]) -> tuple[torch.Tensor, list[Fit]]:
+        """The images in the network's geometry, uint8 (N, size, size, C) on the CPU, and the way back of each."""
+        images = [self._match_channels(image) for image in images]
+        fits = [fit_image(image, self.preprocess) for image in images]
+        return torch.from_numpy(np.stack([fit.image(image) for fit, image in zip(fits, images, strict=True)])), fits
 
     @torch.inference_mode()
     def predict_logits(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -41,12 +43,10 @@ class Segmenter:
         logits: torch.Tensor = self.model(prepare_input(pixels, self.preprocess, self.device))
         return logits.float()
 
-    def restore(self, logits: torch.Tensor, images: Sequence[Image]) -> list[Probs]:
+    def restore(self, logits: torch.Tensor, fits: Sequence[Fit]) -> list[Probs]:
         """(N, 1, size, size) logits -> float32 (H, W) in [0, 1], each at the size of its image."""
         squares = logits.sigmoid()[:, 0].cpu().numpy()
-        return [
-            Fit.of(image, self.preprocess.size).restore(square) for image, square in zip(images, squares, strict=True)
-        ]
+        return [fit.restore(square) for fit, square in zip(fits, squares, strict=True)]
 
     def check_channels(self, image: Image) -> None:
         """InputError for an image that `predict_probs` would refuse."""

@@ -94,7 +94,8 @@ class Engine:
             if best:
                 state.best_score, state.best_epoch, state.stale_epochs = score, state.epoch, 0
                 keep_best(self.final_model, row)
-            if self.config.schedule.name == "plateau" and state.stale_epochs % PLATEAU_EPOCHS == PLATEAU_EPOCHS - 1:
+            stuck = state.stale_epochs > 0 and state.stale_epochs % PLATEAU_EPOCHS == 0
+            if self.config.schedule.name == "plateau" and stuck:
                 state.lr_factor *= PLATEAU_FACTOR
             state.stopped_early = 0 < train.patience <= state.stale_epochs
             state.rows.append(row)
@@ -138,9 +139,10 @@ class Engine:
             images_done += len(pixels)
             self.observer.on_step(state.epoch + 1, index + 1, steps, images_done / (time.perf_counter() - started))
         mean_loss = float(loss_sum) / images_done
-        if not math.isfinite(mean_loss):
+        if not math.isfinite(mean_loss) or not _is_finite(self.model):
+            what = "weights are no longer finite" if math.isfinite(mean_loss) else f"loss is {mean_loss}"
             raise TrainingError(
-                f"the loss is {mean_loss} in epoch {state.epoch + 1}",
+                f"the {what} in epoch {state.epoch + 1}",
                 hint="--lr lower, or --set train.precision=fp32; the state of the epoch before is kept",
             )
         tp, fp, fn, tn = counts.tolist()
@@ -219,7 +221,13 @@ class Engine:
             self.optimizer.load_state_dict(state.optimizer)
             self.scaler.load_state_dict(state.scaler)
         except (RuntimeError, ValueError, KeyError) as error:
-            raise TrainingError(f"the saved state does not fit this configuration: {error}") from None
+            reason = str(error).splitlines()[0].rstrip(" :")
+            raise TrainingError(f"the saved state does not fit this configuration: {reason}") from None
+
+
+def _is_finite(model: nn.Module) -> bool:
+    """The last step of an epoch can spoil the weights where its loss, taken before it, does not show."""
+    return all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values())
 
 
 def _divide(numerator: float, denominator: float) -> float:

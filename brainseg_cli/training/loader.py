@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from brainseg_cli.augment import build_augment
 from brainseg_cli.config import Config
 from brainseg_cli.data.manifest import Dataset
-from brainseg_cli.preprocess import Fit
+from brainseg_cli.preprocess import fit_image
 
 Rows = npt.NDArray[np.int64]
 
@@ -68,11 +68,11 @@ class SliceBatches(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __getitem__(self, batch: tuple[int, Rows]) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, rows = batch
-        size, seed = self.config.preprocess.size, self.config.train.seed
+        seed = self.config.train.seed
         images, masks = [], []
         for row in rows:
             image, mask = self.dataset.image(row), self.dataset.mask(row)
-            fit = Fit.of(mask, size)
+            fit = fit_image(image, self.config.preprocess)
             draw = int(np.random.SeedSequence([seed, epoch, int(row)]).generate_state(1)[0])
             image, mask = self.augment(fit.image(image), fit.mask(mask), draw)
             images.append(image)
@@ -87,6 +87,8 @@ def build_loader(
     rows = dataset.rows("train")
     has_tumour = dataset.slices["tumour_px"].to_numpy()[rows] > 0
     sampler = EpochSampler(rows, has_tumour, config)
+    if workers:
+        _be_one_thread()  # a forked worker would wait for ever for OpenCV's threads, which it does not inherit
     loader: DataLoader[tuple[torch.Tensor, torch.Tensor]] = DataLoader(
         SliceBatches(dataset, config),
         batch_size=None,  # the sampler hands out whole batches
@@ -99,5 +101,5 @@ def build_loader(
     return loader, sampler
 
 
-def _be_one_thread(_worker: int) -> None:
+def _be_one_thread(_worker: int = 0) -> None:
     cv2.setNumThreads(1)

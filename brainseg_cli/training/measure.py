@@ -8,8 +8,7 @@ from brainseg_cli.data.manifest import Dataset
 from brainseg_cli.metrics.aggregate import measure_slice
 from brainseg_cli.models.losses import Loss
 from brainseg_cli.models.segmenter import Segmenter, apply_threshold
-from brainseg_cli.preprocess import Fit
-from brainseg_cli.types import Mask, Progress, no_progress
+from brainseg_cli.types import Progress, no_progress
 
 BATCH_SIZE = 16
 """Slices a forward pass; what comes out does not depend on it."""
@@ -36,16 +35,14 @@ def measure_split(
     for start in range(0, len(rows), BATCH_SIZE):
         batch = rows[start : start + BATCH_SIZE]
         images, references = [dataset.image(row) for row in batch], [dataset.mask(row) for row in batch]
-        logits = segmenter.predict_logits(segmenter.stack(images))
+        pixels, fits = segmenter.stack(images)
+        logits = segmenter.predict_logits(pixels)
         if loss is not None:
-            target = _stack_references(references, segmenter.preprocess.size).to(logits)
+            squares = [fit.mask(reference) for fit, reference in zip(fits, references, strict=True)]
+            target = torch.from_numpy(np.stack(squares))[:, None].to(logits)
             total_loss += len(batch) * float(loss(logits, target))
-        for reference, probs in zip(references, segmenter.restore(logits, images), strict=True):
+        for reference, probs in zip(references, segmenter.restore(logits, fits), strict=True):
             measured.append(measure_slice(reference, apply_threshold(probs, threshold), probs))
         progress(len(measured), len(rows), f"evaluating {split}")
     table = pd.concat([names, pd.DataFrame(measured)], axis=1)
     return table, total_loss / len(rows) if loss is not None and len(rows) else float("nan")
-
-
-def _stack_references(references: list[Mask], size: int) -> torch.Tensor:
-    return torch.from_numpy(np.stack([Fit.of(mask, size).mask(mask) for mask in references]))[:, None]

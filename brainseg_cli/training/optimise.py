@@ -31,7 +31,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 def compute_lr(config: ScheduleConfig, lr: float, progress_epochs: float, epochs: int) -> float:
     """The learning rate after `progress_epochs` (a fraction counts) of `epochs`; `plateau` is a factor on it."""
-    warmup = config.warmup_epochs
+    warmup = min(config.warmup_epochs, epochs / 2)
     if progress_epochs < warmup:
         return lr * (progress_epochs + 1e-3) / (warmup + 1e-3)
     if config.name != "cosine":

@@ -101,7 +101,9 @@ class RunFolder:
     def read_report(self, name: str) -> pd.DataFrame:
         """A table of report/; InputError where it is not there."""
         try:
-            return pd.read_csv(self.report / name, dtype={"image": str, "patient_id": str})
+            # empty is not defined; a patient may be called NA
+            texts = {"image": str, "patient_id": str}
+            return pd.read_csv(self.report / name, dtype=texts, keep_default_na=False, na_values=[""])
         except (OSError, ValueError) as error:
             raise InputError(f"cannot be read as a table: {error}", where=self.report / name) from None
 

@@ -1,0 +1,94 @@
+"""From images of any size to probabilities of the same size, whatever else is in the batch."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from brainseg_cli.config import ModelConfig, PreprocessConfig
+from brainseg_cli.errors import InputError
+from brainseg_cli.models.build import build_model
+from brainseg_cli.models.segmenter import Segmenter, apply_threshold, prepare_input
+
+CPU = torch.device("cpu")
+SIZES = [(40, 56), (32, 32), (21, 64), (64, 30), (128, 90)]
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    torch.manual_seed(2)
+    model = build_model(ModelConfig(encoder="tu-test_resnet", decoder_channels=(16, 8, 8)), 3)
+    return Segmenter(model, PreprocessConfig(size=32), 3, CPU)
+
+
+@pytest.fixture
+def images(rng: np.random.Generator) -> list[np.ndarray]:
+    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
+
+
+def test_each_at_its_own_size(segmenter: Segmenter, images: list[np.ndarray]) -> None:
+    found = segmenter.predict_probs(images)
+    assert [probs.shape for probs in found] == SIZES
+    for probs in found:
+        assert probs.dtype == np.float32 and 0 <= probs.min() < probs.max() <= 1
+
+
+def test_one_by_one_is_the_same_as_together(segmenter: Segmenter, images: list[np.ndarray]) -> None:
+    segmenter.model.train()  # predicting leaves that by itself
+    together = segmenter.predict_probs(images)
+    for image, probs in zip(images, together, strict=True):
+        np.testing.assert_allclose(segmenter.predict_probs([image])[0], probs, atol=1e-5)
+
+
+def test_nothing_in_nothing_out(segmenter: Segmenter) -> None:
+    assert segmenter.predict_probs([]) == []
+
+
+def test_a_grey_image_is_one_of_three_equal_channels(segmenter: Segmenter, rng: np.random.Generator) -> None:
+    grey = rng.integers(0, 256, (40, 56, 1), dtype=np.uint8)
+    alone, spread = segmenter.predict_probs([grey, np.repeat(grey, 3, axis=2)])
+    np.testing.assert_array_equal(alone, spread)
+
+
+def test_other_channel_counts_are_refused(segmenter: Segmenter, rng: np.random.Generator) -> None:
+    with pytest.raises(InputError, match="2 channels, the model takes 3"):
+        segmenter.predict_probs([rng.integers(0, 256, (8, 8, 2), dtype=np.uint8)])
+    model = build_model(ModelConfig(encoder="tu-test_resnet", decoder_channels=(16, 8, 8)), 1)
+    of_grey = Segmenter(model, PreprocessConfig(size=32), 1, CPU)
+    assert of_grey.predict_probs([rng.integers(0, 256, (9, 8, 1), dtype=np.uint8)])[0].shape == (9, 8)
+    with pytest.raises(InputError, match="3 channels, the model takes 1"):
+        of_grey.check_channels(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+
+
+class FirstChannel(nn.Module):
+    """Its logits are the first channel: what goes in can be read from what comes out."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, :1]
+
+
+def test_pixels_stay_where_they_are() -> None:
+    image = np.zeros((20, 64, 3), np.uint8)
+    image[2:6, 40:60, 0] = 255  # red comes first
+    image[10:, :, 2] = 255
+    segmenter = Segmenter(FirstChannel(), PreprocessConfig(size=64, intensity="unit"), 3, CPU)
+    expected = 1 / (1 + np.exp(image[..., 0] / -255.0))
+    np.testing.assert_allclose(segmenter.predict_probs([image])[0], expected, atol=1e-6)
+
+
+def test_input_is_scaled_channels_last_floats(rng: np.random.Generator) -> None:
+    pixels = torch.from_numpy(rng.integers(0, 256, (2, 32, 64, 3), dtype=np.uint8))
+    unit = prepare_input(pixels, PreprocessConfig(size=64, intensity="unit"), CPU)
+    assert unit.shape == (2, 3, 32, 64) and unit.dtype == torch.float32
+    assert unit.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(unit[1, 2], pixels[1, :, :, 2] / 255)
+    scored = prepare_input(pixels, PreprocessConfig(size=64, intensity="zscore"), CPU)
+    torch.testing.assert_close(scored.mean((2, 3)), torch.zeros(2, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scored.std((2, 3), correction=0), torch.ones(2, 3), atol=1e-4, rtol=0)
+
+
+def test_the_threshold_itself_is_tumour() -> None:
+    probs = np.array([[0.0, 0.5, 0.499999, 1.0]], np.float32)
+    np.testing.assert_array_equal(apply_threshold(probs, 0.5), [[0, 1, 0, 1]])
+    assert apply_threshold(probs, 0.5).dtype == np.uint8
+    assert apply_threshold(probs, 0.0).all()

@@ -1,0 +1,301 @@
+"""train: the run folder it leaves, and a run that was interrupted ending as one that was not."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from brainseg_cli import prepare
+from brainseg_cli.config import Config, read_config
+from brainseg_cli.data.phantom import patient_name
+from brainseg_cli.errors import DownloadError, InputError, OutputExistsError, TrainingError, UsageError
+from brainseg_cli.evaluate import evaluate_run, write_report
+from brainseg_cli.io.images import read_image
+from brainseg_cli.models.bundle import load_bundle
+from brainseg_cli.train import draw_run_figures, resume, train
+from brainseg_cli.training.run_folder import RunFolder
+from brainseg_cli.training.state import load_state
+
+TIMING = ["seconds", "images_per_s"]
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+def numbers(run: Path) -> pd.DataFrame:
+    return pd.read_csv(run / "metrics.csv").drop(columns=TIMING)
+
+
+def same(one: Path, other: Path) -> bool:
+    return weights(one) == weights(other) and numbers(one).equals(numbers(other))
+
+
+class Interrupt(Exception):
+    """Stands for whatever stops a training between two epochs."""
+
+
+def interrupting(recorder: Any, at: int) -> Any:
+    """An observer that stops the training in epoch `at`, before that epoch is saved."""
+
+    class Interrupting(type(recorder)):  # type: ignore[misc]
+        def on_step(self, epoch: int, step: int, steps: int, images_per_s: float) -> None:
+            if epoch == at and step == 2:
+                raise Interrupt
+
+    return Interrupting()
+
+
+def test_the_run_folder(run: Path, dataset: Path, tiny: Callable[..., Config]) -> None:
+    assert tree(run) == [
+        "config.toml",
+        "figures/curves.png",
+        "metrics.csv",
+        "model/brainseg.json",
+        "model/config.json",
+        "model/model.safetensors",
+        "run.json",
+        "split.csv",
+        "state/last.pt",
+        "train.log",
+    ]
+    assert read_config(run / "config.toml") == tiny()
+    split = pd.read_csv(run / "split.csv")
+    assert split["split"].value_counts().to_dict() == {"train": 2, "val": 2, "test": 2}
+    info = RunFolder(run).read_info()
+    assert info.dataset == str(dataset) and info.preset == "fast" and info.precision == "fp32" and not info.leaky
+    log = (run / "train.log").read_text()
+    assert "tu-test_resnet" in log and log.count("val_dice_patient=") == 3
+
+
+def test_the_best_epoch_is_the_one_in_the_bundle(run: Path) -> None:
+    metrics = pd.read_csv(run / "metrics.csv")
+    assert metrics["epoch"].tolist() == [1, 2, 3]
+    assert {
+        "lr", "train_loss", "train_dice", "train_iou", "train_accuracy",
+        "val_loss", "val_dice", "val_iou", "val_accuracy", "val_dice_patient", *TIMING,
+    } <= set(metrics.columns)  # fmt: skip
+    best = metrics["val_dice_patient"].idxmax()
+    info = load_bundle(run)[1]
+    assert info.epoch == metrics["epoch"][best]
+    assert info.val_dice_patient == pytest.approx(metrics["val_dice_patient"][best], abs=1e-12)
+    assert info.encoder_weights == "none" and info.threshold == 0.5 and len(info.channel_names) == 3
+    assert load_state(run / "state" / "last.pt").epoch == 3
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {
+            "train.ema_decay": 0.8,
+            "train.accumulate": 2,
+            "train.tumour_share": 0.5,
+            "optimizer.name": "sgd",
+            "schedule.name": "plateau",
+        },
+        {"optimizer.name": "adamax", "train.ema_decay": 0, "loss.name": "lovasz"},
+    ],
+)
+def test_an_interrupted_run_ends_as_one_that_was_not(
+    dataset: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any, overrides: dict[str, Any]
+) -> None:
+    config = tiny(overrides)
+    train(dataset, tmp_path / "whole", config, recorder, device_name="cpu", workers=0)
+    with pytest.raises(Interrupt):
+        train(dataset, tmp_path / "parts", config, interrupting(recorder, 2), device_name="cpu")
+    assert load_state(tmp_path / "parts" / "state" / "last.pt").epoch == 1
+    with pytest.raises(Interrupt):
+        resume(tmp_path / "parts", interrupting(recorder, 3), device_name="cpu")
+    result = resume(tmp_path / "parts", recorder, device_name="cpu")
+    assert result.epochs == 3
+    assert same(tmp_path / "whole", tmp_path / "parts")
+    assert tree(tmp_path / "whole") == tree(tmp_path / "parts")
+
+
+def test_a_run_stopped_in_its_first_epoch_starts_again(
+    dataset: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any, run: Path
+) -> None:
+    with pytest.raises(Interrupt):
+        train(dataset, tmp_path / "run", tiny(), interrupting(recorder, 1), device_name="cpu")
+    assert not (tmp_path / "run" / "state").exists()
+    resume(tmp_path / "run", recorder, device_name="cpu")
+    assert same(tmp_path / "run", run)
+
+
+def test_worker_processes_change_no_weight(
+    dataset: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any
+) -> None:
+    config = tiny({"train.epochs": 2, "schedule.warmup_epochs": 0})
+    train(dataset, tmp_path / "alone", config, recorder, device_name="cpu", workers=0)
+    train(dataset, tmp_path / "two", config, recorder, device_name="cpu", workers=2)
+    assert same(tmp_path / "alone", tmp_path / "two")
+
+
+@pytest.fixture
+def copied(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "copied"))
+
+
+def test_a_finished_run_is_left_as_it_is(copied: Path, run: Path, recorder: Any) -> None:
+    (copied / "metrics.csv").unlink()  # stopped between the last state and its table
+    result = resume(copied, recorder, device_name="cpu")
+    assert result.epochs == 3 and recorder.rows == []
+    for name in ("metrics.csv", "state/last.pt", "model/model.safetensors", "model/brainseg.json", "config.toml"):
+        assert (copied / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_a_dataset_that_moved_is_found_where_it_is_said(copied: Path, dataset: Path, recorder: Any) -> None:
+    RunFolder(copied).info.write_text(RunFolder(copied).info.read_text().replace(str(dataset), "/nowhere"))
+    with pytest.raises(InputError, match="/nowhere"):
+        resume(copied, recorder, device_name="cpu")
+    assert resume(copied, recorder, dataset_path=dataset, device_name="cpu").epochs == 3
+
+
+def test_another_dataset_or_split_is_refused(copied: Path, phantom: Path, tmp_path: Path, recorder: Any) -> None:
+    prepare.write_dataset(prepare.check(phantom, split="50/25/25", workers=1), tmp_path / "other")
+    with pytest.raises(InputError, match="is not the dataset, or not the split"):
+        resume(copied, recorder, dataset_path=tmp_path / "other", device_name="cpu")
+
+
+def test_what_is_no_run_cannot_be_resumed(tmp_path: Path, recorder: Any, copied: Path) -> None:
+    with pytest.raises(InputError, match="is no run"):
+        resume(tmp_path, recorder)
+    (copied / "state" / "last.pt").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"last\.pt: is no training state"):
+        resume(copied, recorder, device_name="cpu")
+
+
+def test_a_changed_configuration_does_not_fit_the_state(
+    copied: Path, recorder: Any, tiny: Callable[..., Config]
+) -> None:
+    (copied / "config.toml").write_text(tiny({"model.decoder_channels": (8, 8, 8)}).to_toml())
+    with pytest.raises(TrainingError, match="does not fit this configuration") as caught:
+        resume(copied, recorder, device_name="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_written_over(
+    copied: Path, dataset: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any
+) -> None:
+    with pytest.raises(OutputExistsError, match="--resume goes on with it"):
+        train(dataset, copied, tiny(), recorder, device_name="cpu")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "letter.txt").write_text("mine")
+    with pytest.raises(OutputExistsError) as caught:
+        train(dataset, other, tiny(), recorder, device_name="cpu")
+    assert "--overwrite" in str(caught.value) and "--resume" not in str(caught.value)
+    assert tree(other) == ["letter.txt"]
+
+
+def test_overwriting_begins_anew(copied: Path, dataset: Path, tiny: Callable[..., Config], recorder: Any) -> None:
+    config = tiny({"train.epochs": 2, "schedule.warmup_epochs": 0, "train.seed": 4})
+    with pytest.raises(Interrupt):
+        train(dataset, copied, config, interrupting(recorder, 1), device_name="cpu", overwrite=True)
+    assert not (copied / "state" / "last.pt").exists() and not (copied / "metrics.csv").exists()
+    with pytest.raises(InputError, match="holds no model"):  # the old weights are not taken for the new run's
+        load_bundle(copied)
+    train(dataset, copied, config, recorder, device_name="cpu", overwrite=True)
+    assert pd.read_csv(copied / "metrics.csv")["epoch"].tolist() == [1, 2]
+    assert read_config(copied / "config.toml") == config
+
+
+def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(
+    dataset: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(UsageError, match="there is no encoder"):
+        train(dataset, out, tiny({"model.encoder": "resnet35"}), recorder, device_name="cpu")
+    with pytest.raises(UsageError, match="no device"):
+        train(dataset, out, tiny(), recorder, device_name="gpu")
+    with pytest.raises(UsageError, match="fp16"):
+        train(dataset, out, tiny({"train.precision": "fp16"}), recorder, device_name="cpu")
+    with pytest.raises(UsageError, match="--fold"):
+        train(dataset, out, tiny(), recorder, device_name="cpu", fold=1)
+    with pytest.raises(InputError, match="is no dataset"):
+        train(tmp_path, out, tiny(), recorder, device_name="cpu")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("segmentation_models_pytorch.encoders.hf_hub_download", refuse)
+    config = tiny({"model.encoder": "resnet18", "model.encoder_weights": "imagenet"})
+    with pytest.raises(DownloadError, match="no route to host"):
+        train(dataset, out, config, recorder, device_name="cpu")
+    assert not out.exists()
+
+
+def split_as(phantom: Path, folder: Path, assigned: dict[int, str]) -> Path:
+    """The phantom with these patients in these splits, the others in train."""
+    names = [path.name for path in phantom.iterdir()]
+    splits = {patient_name(number): split for number, split in assigned.items()}
+    folder.mkdir(exist_ok=True)
+    table = folder / "split.csv"
+    table.write_text("patient_id,split\n" + "".join(f"{name},{splits.get(name, 'train')}\n" for name in names))
+    out = folder / "dataset"
+    prepare.write_dataset(prepare.check(phantom, split=str(table), workers=1), out)
+    return out
+
+
+def test_without_val_the_run_says_what_chose(
+    phantom: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any
+) -> None:
+    made = split_as(phantom, tmp_path, {0: "test"})
+    config = tiny({"train.epochs": 1, "train.batch_size": 16})
+    train(made, tmp_path / "run", config, recorder, device_name="cpu")
+    assert any("no val split" in message for message in recorder.messages)
+
+
+def test_nothing_to_learn_from_is_refused(
+    phantom: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any
+) -> None:
+    made = split_as(phantom, tmp_path, dict.fromkeys((0, 1, 2, 3, 4), "test"))  # 10, who has no tumour, trains
+    with pytest.raises(UsageError, match="no training slice has tumour"):
+        train(made, tmp_path / "run", tiny(), recorder, device_name="cpu")
+    nobody = split_as(phantom, tmp_path / "nobody", dict.fromkeys((0, 1, 2, 3, 4, 10), "test"))
+    with pytest.raises(UsageError, match="no slice to train on"):
+        train(nobody, tmp_path / "run", tiny(), recorder, device_name="cpu")
+
+
+def test_memory_that_does_not_suffice_is_one_line(
+    dataset: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhaust(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("brainseg_cli.training.engine.Engine._train_epoch", exhaust)
+    with pytest.raises(TrainingError, match="--batch-size"):
+        train(dataset, tmp_path / "run", tiny(), recorder, device_name="cpu")
+
+
+def test_figures_of_the_best_the_median_and_the_worst_patient(copied: Path, recorder: Any) -> None:
+    with pytest.raises(InputError, match="report"):
+        draw_run_figures(copied, device_name="cpu")
+    write_report(evaluate_run(copied, split="train", device_name="cpu"), copied / "report")
+    told: list[int] = []
+    figures = draw_run_figures(copied, device_name="cpu", progress=lambda done, total, what: told.append(done))
+    assert [path.name for path in figures] == [
+        "overlay-best.png", "overlay-median.png", "overlay-worst.png", "overlays.png", "curves.png",
+    ]  # fmt: skip
+    assert told == [1, 2, 3]
+    shapes = {path.name: read_image(path).shape for path in figures}
+    assert all(height > 40 and width > 56 for height, width, _ in shapes.values())
+    assert shapes["overlay-best.png"][1] > 2 * shapes["overlays.png"][1] / 3  # three slices beside each other
+
+
+def test_patients_without_tumour_are_not_drawn(copied: Path) -> None:
+    evaluation = evaluate_run(copied, device_name="cpu")
+    table = evaluation.patients[evaluation.patients["reference_px"] == 0]
+    assert len(table) == 1
+    write_report(evaluation, copied / "report")
+    table.to_csv(copied / "report" / "patients.csv", index=False)
+    assert draw_run_figures(copied, device_name="cpu") == []

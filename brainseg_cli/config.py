@@ -54,14 +54,14 @@ class LossConfig(Section):
 
     name: Literal["dice", "bce", "dice+bce", "focal", "tversky", "jaccard", "lovasz"] = "dice+bce"
     smoothing: Positive = 1.0
-    tversky_alpha: Amount = 0.3
+    tversky_alpha: Share = 0.3
     """Weight of false alarms in the Tversky loss; misses weigh 1 - alpha."""
     focal_gamma: Amount = 2.0
 
 
 class OptimizerConfig(Section):
     name: Literal["adamax", "adamw", "sgd"] = "adamw"
-    lr: Positive = 1e-3
+    lr: Annotated[float, Field(gt=0, le=1e38)] = 1e-3
     weight_decay: Amount = 1e-2
     momentum: Share = 0.9
     """Of SGD (Nesterov); the others keep their own."""

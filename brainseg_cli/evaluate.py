@@ -51,9 +51,9 @@ def evaluate_run(
 ) -> Evaluation:
     """Predict a split of the run's dataset with its best weights and measure it at the slices' own size.
 
-    `split` defaults to test, or to val with a note where there is no test slice; `threshold` to the bundle's.
-    InputError where run, weights or dataset are missing, or the dataset's slices are not those that the run
-    was made with; UsageError for a split without slices.
+    `split` defaults to test; where there is no test slice, to val, else to train, with a note. `threshold`
+    defaults to the bundle's. InputError where run, weights or dataset are missing, or the dataset's slices are
+    not those that the run was made with; UsageError for a split without slices.
     """
     import torch  # here, so that measuring two folders of masks starts without it
 
@@ -73,9 +73,11 @@ def evaluate_run(
             "this dataset, or its split, is not the one the run was trained with: its patients may have been trained on"
         )
     if split is None:
-        split = "test" if len(dataset.rows("test")) else "val"
+        split = next(name for name in ("test", "val", "train") if len(dataset.rows(name)) or name == "train")
         if split == "val":
             notes.append("there is no test split: these are the slices the best epoch was chosen on")
+        elif split == "train":
+            notes.append("there is no test and no val split: these are the slices the model was fitted to")
     elif split in ("train", "val"):
         notes.append(
             f"the {split} split is not held out: the model was {'fitted to' if split == 'train' else 'chosen on'} it"
@@ -89,7 +91,7 @@ def evaluate_run(
     threshold = bundle.threshold if threshold is None else threshold
     table, _ = measure_split(segmenter, dataset, split, threshold=threshold, progress=progress)
     about = {
-        "run": path.name,
+        "run": path.resolve().name,
         "epoch": bundle.epoch,
         "dataset_hash": dataset.info.content_hash,
         "split": split,

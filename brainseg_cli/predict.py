@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,8 @@ class Prediction:
             mask = apply_threshold(outcome, self.threshold)
             write_mask(target, mask)
         except (BrainsegError, OSError) as error:
+            with suppress(OSError):
+                target.unlink()  # an older mask would be taken for this one
             return record | {"mask": None, "status": "failed", "error": str(error)}
         area_px = int(np.count_nonzero(mask))
         return record | {

@@ -18,7 +18,7 @@ from brainseg_cli.figures.overlay import draw_overlay
 from brainseg_cli.figures.sheet import draw_sheet
 from brainseg_cli.io.atomic import check_absent
 from brainseg_cli.io.images import write_image
-from brainseg_cli.models.build import build_model, count_parameters
+from brainseg_cli.models.build import build_model, check_size, count_parameters
 from brainseg_cli.models.bundle import BundleInfo, load_bundle, save_bundle
 from brainseg_cli.models.devices import choose_device, choose_precision, describe_device
 from brainseg_cli.models.segmenter import Segmenter, apply_threshold
@@ -65,6 +65,7 @@ def train(
     device = choose_device(device_name)
     torch.manual_seed(config.train.seed)
     model = build_model(config.model, len(dataset.info.channel_names))
+    check_size(model, len(dataset.info.channel_names), config.preprocess.size)
     info = RunInfo(
         brainseg_version=__version__,
         torch_version=torch.__version__,

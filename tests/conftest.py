@@ -85,6 +85,12 @@ def dataset(phantom: Path, split_table: Path, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
+def tiny_settings() -> dict[str, Any]:
+    """What `tiny` sets over the preset `fast`, dotted."""
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
 def tiny() -> Callable[..., Config]:
     """`tiny()` or `tiny({"train.epochs": 1})`: the configuration of a tiny network, with dotted overrides."""
 

@@ -14,7 +14,7 @@ FIGURES_FOLDER = Path("figures")
 
 def overlay_command(
     inputs: Annotated[
-        list[str], typer.Argument(help="Images: files, folders (searched through), globs.", metavar="INPUT...")
+        list[str], typer.Argument(help="Images: files, folders (searched through), globs.", metavar="INPUT")
     ],
     masks: Annotated[Path, typer.Option(help="The folder of predicted masks.", show_default=False)],
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the figures.")] = FIGURES_FOLDER,

@@ -16,7 +16,7 @@ RECORDS = "predictions.jsonl"
 
 def predict_command(
     inputs: Annotated[
-        list[str], typer.Argument(help="Images: files, folders (searched through), globs.", metavar="INPUT...")
+        list[str], typer.Argument(help="Images: files, folders (searched through), globs.", metavar="INPUT")
     ],
     model: Annotated[
         Path,

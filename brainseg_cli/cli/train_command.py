@@ -1,5 +1,6 @@
 """brainseg train."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,22 +106,26 @@ def train_command(
     from brainseg_cli import train as use_case
     from brainseg_cli.evaluate import evaluate_run, write_report
 
-    with TrainTable(console) as observer:
-        if resolved is None:
-            result = use_case.resume(out, observer, dataset_path=dataset, device_name=device, workers=workers)
-        else:
-            assert dataset is not None
-            result = use_case.train(
-                dataset,
-                out,
-                resolved,
-                observer,
-                preset=preset,
-                fold=fold,
-                device_name=device,
-                workers=workers,
-                overwrite=overwrite,
-            )
+    try:
+        with TrainTable(console) as observer:
+            if resolved is None:
+                result = use_case.resume(out, observer, dataset_path=dataset, device_name=device, workers=workers)
+            else:
+                assert dataset is not None
+                result = use_case.train(
+                    dataset,
+                    out,
+                    resolved,
+                    observer,
+                    preset=preset,
+                    fold=fold,
+                    device_name=device,
+                    workers=workers,
+                    overwrite=overwrite,
+                )
+    except KeyboardInterrupt:
+        console.warn(f"interrupted; brainseg train --resume -o {shlex.quote(str(out))} goes on")
+        raise
     console.say(f"best epoch {result.best_epoch} of {result.epochs}; measuring it")
     with console.progress() as progress:
         evaluation = evaluate_run(out, dataset_path=dataset, device_name=device, progress=progress)

@@ -51,6 +51,18 @@ def build_model(config: ModelConfig, in_channels: int) -> nn.Module:
     return model
 
 
+def check_size(model: nn.Module, in_channels: int, size: int) -> None:
+    """UsageError where the network cannot take images of that size: some encoders are made for one alone."""
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, in_channels, size, size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UsageError(
+            f"this encoder takes no images of {size}x{size}: {_first_line(error)}",
+            hint="another --image-size or --encoder",
+        ) from None
+
+
 def describe_model(model: nn.Module) -> dict[str, Any]:
     """config.json as `smp.from_pretrained` reads it; it names no weights, so that loading downloads nothing."""
     parameters = {key: value for key, value in model.config.items() if not key.startswith("_")}  # type: ignore[union-attr,operator]

@@ -1,5 +1,7 @@
 """Which device computes, and in which precision."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -38,6 +40,21 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
     if wanted == "fp16" and device.type == "cpu":
         raise UsageError("train.precision fp16 needs a GPU", hint="auto, bf16 or fp32 on a CPU")
     return wanted  # type: ignore[return-value]
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Within, fp32 is fp32: a GPU rounds its convolutions to TF32 otherwise, and training its products too."""
+    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32
+    products.allow_tf32 = False
+    try:
+        with cudnn.flags(
+            enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+        ):
+            yield
+    finally:
+        products.allow_tf32 = before
 
 
 def cpu_multiplies_bf16() -> bool:

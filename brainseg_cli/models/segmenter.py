@@ -9,6 +9,7 @@ from torch import nn
 from brainseg_cli.config import PreprocessConfig
 from brainseg_cli.errors import InputError
 from brainseg_cli.models.build import to_channels_last
+from brainseg_cli.models.devices import full_precision
 from brainseg_cli.preprocess import Fit, fit_image, scale_intensity
 from brainseg_cli.types import Image, Mask, Probs
 
@@ -40,7 +41,8 @@ class Segmenter:
     def predict_logits(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (N, size, size, C) -> float32 (N, 1, size, size) on the device, in eval mode."""
         self.model.eval()
-        logits: torch.Tensor = self.model(prepare_input(pixels, self.preprocess, self.device))
+        with full_precision():
+            logits: torch.Tensor = self.model(prepare_input(pixels, self.preprocess, self.device))
         return logits.float()
 
     def restore(self, logits: torch.Tensor, fits: Sequence[Fit]) -> list[Probs]:

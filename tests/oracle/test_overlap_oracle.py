@@ -91,9 +91,7 @@ def test_random_masks_agree(seed):
             (rng.random((11, 17)) < tumour).astype(np.uint8),
             (rng.random((11, 17)) < found).astype(np.uint8),
         )
-        for n, (tumour, found) in enumerate(
-            [(0.5, 0.4), (0, 0.2), (0, 0), (0.3, 0), (1, 1), (0.02, 0.02), (1, 0.9)]
-        )
+        for n, (tumour, found) in enumerate([(0.5, 0.4), (0, 0.2), (0, 0), (0.3, 0), (1, 1), (0.02, 0.02), (1, 0.9)])
     ]
     check_against_sklearn([*pairs, ("healthy", np.zeros((11, 17), np.uint8), np.eye(11, 17, dtype=np.uint8))])
 
@@ -131,9 +129,7 @@ def test_real_masks_shifted_dilated_and_emptied_agree(lgg):
         masks = [read_mask(path) for path in sorted(folder.glob("*_mask.tif"))]
         with_tumour = [mask for mask in masks if mask.any()][:4]
         without = next(mask for mask in masks if not mask.any())
-        pairs += [
-            (folder.name, mask, change(mask)) for mask, change in zip(with_tumour, changes, strict=False)
-        ]
+        pairs += [(folder.name, mask, change(mask)) for mask, change in zip(with_tumour, changes, strict=False)]
         pairs += [(folder.name, without, without), (folder.name, without, with_tumour[0])]
     assert len(pairs) == 18
     check_against_sklearn(pairs)
@@ -144,9 +140,7 @@ def test_what_finding_nothing_scores_on_the_real_set(lgg):
     references = {path: read_mask(path) for path in sorted(lgg.glob("*/*_mask.tif"))}
     if len(references) not in EMPTY_SLICES:
         pytest.skip(f"{len(references)} slices are neither the 80 nor the 110 patients")
-    slices = build_slices(
-        [(path.parent.name, mask, np.zeros_like(mask)) for path, mask in references.items()]
-    )
+    slices = build_slices([(path.parent.name, mask, np.zeros_like(mask)) for path, mask in references.items()])
     pd.testing.assert_frame_equal(find_nothing(slices), slices)
 
     summary = summarise(slices)

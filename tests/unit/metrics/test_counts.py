@@ -66,9 +66,7 @@ def test_soft_sums_of_a_mask_are_its_counts():
 def test_soft_sums_do_not_lose_small_probabilities():
     probs = np.full((2048, 2049), 0.1, np.float32)
     expected = probs.size * float(np.float32(0.1))
-    assert compute_soft_sums(np.ones(probs.shape, np.uint8), probs).intersection == pytest.approx(
-        expected, rel=1e-12
-    )
+    assert compute_soft_sums(np.ones(probs.shape, np.uint8), probs).intersection == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("fault", [1.5, -0.1, np.nan, 255.0])

@@ -5,7 +5,7 @@ import torch
 
 from brainseg_cli.errors import UsageError
 from brainseg_cli.models import devices
-from brainseg_cli.models.devices import choose_device, choose_precision, describe_device, list_devices
+from brainseg_cli.models.devices import choose_device, choose_precision, describe_device, full_precision, list_devices
 
 
 def test_a_cpu_is_always_there() -> None:
@@ -15,7 +15,8 @@ def test_a_cpu_is_always_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cuda", "mps", "chosen"), [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu"), (True, True, "cuda")]
+    ("cuda", "mps", "chosen"),
+    [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu"), (True, True, "cuda")],
 )
 def test_auto_takes_the_fastest_there_is(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, chosen: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -55,3 +56,16 @@ def test_precision(monkeypatch: pytest.MonkeyPatch, wanted: str, device: str, bf
 def test_half_precision_on_a_cpu_is_refused() -> None:
     with pytest.raises(UsageError, match="fp16 needs a GPU"):
         choose_precision("fp16", torch.device("cpu"))
+
+
+def test_fp32_is_fp32_within_and_what_it_was_after() -> None:
+    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, cudnn.allow_tf32
+    try:
+        products.allow_tf32 = cudnn.allow_tf32 = True
+        with pytest.raises(ZeroDivisionError), full_precision():
+            assert not products.allow_tf32 and not cudnn.allow_tf32 and cudnn.enabled
+            raise ZeroDivisionError
+        assert products.allow_tf32 and cudnn.allow_tf32
+    finally:
+        products.allow_tf32, cudnn.allow_tf32 = before

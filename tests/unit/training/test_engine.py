@@ -144,7 +144,9 @@ def of_sixteen(prepared: Dataset) -> Dataset:
     return replace(prepared, slices=prepared.slices.assign(split=split))
 
 
-def test_accumulated_batches_are_one_larger_batch(prepared: Dataset, tiny: Callable[..., Config], recorder: Any) -> None:
+def test_accumulated_batches_are_one_larger_batch(
+    prepared: Dataset, tiny: Callable[..., Config], recorder: Any
+) -> None:
     def train(batch_size: int, accumulate: int, **more: Any) -> Engine:
         settings = PLAIN | {"train.batch_size": batch_size, "train.accumulate": accumulate} | more
         return Engine(linear(), of_sixteen(prepared), tiny(settings), CPU, recorder)

@@ -37,8 +37,13 @@ def test_a_constant_learning_rate_is_constant_after_the_warm_up(name: str) -> No
 def test_without_a_warm_up_the_first_step_is_whole() -> None:
     assert compute_lr(ScheduleConfig(name="constant", warmup_epochs=0), 0.1, 0, 1) == 0.1
     assert compute_lr(ScheduleConfig(name="cosine", warmup_epochs=0), 0.1, 0, 1) == pytest.approx(0.1)
-    # one epoch, all of it warm-up
-    assert compute_lr(ScheduleConfig(name="cosine", warmup_epochs=1), 0.1, 1, 1) == pytest.approx(0.1)
+
+
+def test_a_warm_up_takes_at_most_half_of_a_short_run() -> None:
+    schedule = ScheduleConfig(name="cosine", warmup_epochs=2)
+    assert compute_lr(schedule, 0.1, 0.25, 1) == pytest.approx(0.05, rel=1e-2)
+    assert compute_lr(schedule, 0.1, 0.5, 1) == pytest.approx(0.1)
+    assert compute_lr(schedule, 0.1, 1, 1) == pytest.approx(0.001)
 
 
 @pytest.mark.parametrize(

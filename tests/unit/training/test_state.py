@@ -64,9 +64,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
         saved({"schema_version": SCHEMA_VERSION, "epoch": 1})[:-40],
     ],
 )
-def test_anything_else_is_refused_and_not_run(
-    data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_anything_else_is_refused_and_not_run(data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "last.pt"
     path.write_bytes(data)

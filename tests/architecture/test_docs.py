@@ -1,0 +1,64 @@
+"""Every command and every option is in the reference, and every preset is one that can be trained with."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from brainseg_cli.cli.app import app
+from brainseg_cli.config import Config, list_presets, load_config
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "cli.md"
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def read_sections() -> dict[str, str]:
+    """The reference by command: the text below each heading `## brainseg <command>`."""
+    parts = re.split(r"^## `?brainseg (\w+)`?$", REFERENCE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_the_reference_has_the_commands_there_are() -> None:
+    assert set(COMMANDS) == {"prepare", "train", "eval", "predict", "overlay", "info"}
+    assert set(read_sections()) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_a_command_is_in_the_reference(command: str) -> None:
+    section = read_sections()[command]
+    wanted = {name for option in COMMANDS[command].params for name in option.opts if name.startswith("--")}
+    assert wanted, command
+    assert {name for name in wanted if not re.search(rf"(?<![\w-]){name}(?![\w-])", section)} == set()
+    # and it speaks of none that is gone
+    spoken = set(re.findall(r"^\* `(?:-\w, )?(--[\w-]+)", section, flags=re.MULTILINE))
+    assert spoken - wanted <= {"--help"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained(command: str) -> None:
+    for option in COMMANDS[command].params:
+        if option.param_type_name == "option":
+            assert option.help, f"{command} {option.name}"
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_every_preset_is_valid_and_reads_back(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml())
+    assert load_config("classic", path=path) == config
+    assert isinstance(config, Config)
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_every_preset_makes_a_network(name: str) -> None:
+    import torch
+
+    from brainseg_cli.models.build import build_model
+
+    config = load_config(name)
+    model = build_model(config.model, 3).eval()
+    with torch.inference_mode():
+        assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)

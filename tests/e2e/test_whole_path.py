@@ -1,0 +1,91 @@
+"""The whole path through the installed script: prepare, train, eval, predict, eval of the masks, overlay."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from brainseg_cli.io.images import read_image, read_mask
+
+SCRIPT = Path(sys.executable).with_name("brainseg")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("BRAINSEG_")}
+
+
+def brainseg(*arguments: object, cwd: Path) -> str:
+    """Its stdout; anything but success is shown."""
+    command = [str(SCRIPT), *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+    return done.stdout
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_from_slices_to_measured_masks(
+    phantom: Path, split_table: Path, tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    assert brainseg("prepare", phantom, "-o", "dataset", "--split", split_table, cwd=tmp_path) == "dataset\n"
+    assert tree(tmp_path / "dataset") == ["dataset.json", "images.npy", "masks.npy", "slices.csv"]
+
+    settings = {name: value for name, value in tiny_settings.items() if name not in ("train.epochs", "train.precision")}
+    flags = [
+        part
+        for name, value in settings.items()
+        for part in ("--set", f"{name}={list(value) if isinstance(value, tuple) else value}")
+    ]
+    assert brainseg("train", "dataset", "-o", "run", "--preset", "fast", "--epochs", 2, *flags, cwd=tmp_path) == "run\n"
+    of_the_run = [
+        "config.toml",
+        "figures/curves.png",
+        "figures/overlay-best.png",
+        "figures/overlay-median.png",
+        "figures/overlay-worst.png",
+        "figures/overlays.png",
+        "metrics.csv",
+        "model/brainseg.json",
+        "model/config.json",
+        "model/model.safetensors",
+        "report/patients.csv",
+        "report/slices.csv",
+        "report/summary.json",
+        "run.json",
+        "split.csv",
+        "state/last.pt",
+        "train.log",
+    ]
+    assert tree(tmp_path / "run") == of_the_run
+    at_the_end = (tmp_path / "run" / "report" / "summary.json").read_text()
+
+    assert brainseg("eval", "run", cwd=tmp_path) == "run/report\n"
+    assert tree(tmp_path / "run") == of_the_run
+    assert (tmp_path / "run" / "report" / "summary.json").read_text() == at_the_end
+
+    lines = brainseg("predict", phantom, "-m", "run", "-o", "masks", cwd=tmp_path).splitlines()
+    images = [path.relative_to(phantom) for path in phantom.rglob("*.tif") if not path.stem.endswith("_mask")]
+    masks = sorted(path.with_suffix(".png").as_posix() for path in images)
+    assert tree(tmp_path / "masks") == sorted([*masks, "predictions.jsonl"])
+    records = [json.loads(line) for line in lines]
+    assert len(records) == 33 and {record["status"] for record in records} == {"ok"}
+    drawn = sum(int(read_mask(tmp_path / "masks" / name).sum()) for name in masks)
+    assert sum(record["area_px"] for record in records) == drawn > 0
+
+    arguments = ["--reference", phantom, "--prediction", "masks", "--patients", "run/split.csv"]
+    assert brainseg("eval", *arguments, cwd=tmp_path) == "report\n"
+    assert tree(tmp_path / "report") == ["patients.csv", "slices.csv", "summary.json"]
+    run, folders = (json.loads((tmp_path / at / "summary.json").read_text()) for at in ("run/report", "report"))
+    for name, value in run["metrics"].items():
+        assert name.endswith("_batch_soft") or folders["metrics"][name] == value, name
+    assert run["counted"] == folders["counted"] and run["find_nothing"] == folders["find_nothing"]
+
+    arguments = [phantom, "--masks", "masks", "--reference", phantom, "-o", "figures"]
+    shown = brainseg("overlay", *arguments, cwd=tmp_path).splitlines()
+    assert tree(tmp_path / "figures") == masks and sorted(shown) == [f"figures/{name}" for name in masks]
+    assert all(read_image(tmp_path / name).shape[2] == 3 for name in shown[:3])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "dataset", "figures", "masks", "report", "run",
+    ]  # fmt: skip

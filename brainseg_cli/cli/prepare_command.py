@@ -79,9 +79,9 @@ def prepare_command(
         f"{preparation.info.patients} patients, {preparation.info.slices} slices, "
         f"{preparation.info.tumour_slices} with tumour ({preparation.info.layout} layout, split {split}"
         + (", LEAKY)" if preparation.info.leaky else ")"),
-        list(table.columns),
+        [column.replace("_", " ") for column in table.columns],
         table.to_numpy(dtype=object).tolist(),
-        note="median_tumour_px: of a patient with tumour, over all of its slices",
+        note="median tumour px: of a patient with tumour, over all of its slices",
     )
     for name, stats in zip(preparation.info.channel_names, preparation.info.intensity, strict=False):
         console.detail(f"channel {name}: {stats}")

@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from numpy.lib.format import open_memmap
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from brainseg_cli.data.splits import find_leaks, hash_split, resolve_fold
 from brainseg_cli.errors import InputError
-from brainseg_cli.io.atomic import read_json
+from brainseg_cli.io.contracts import Contract, read_contract
 from brainseg_cli.types import Image, Mask
 
 SCHEMA_VERSION = 1
@@ -35,10 +35,8 @@ class ChannelStats(BaseModel):
     p99: int
 
 
-class DatasetInfo(BaseModel):
+class DatasetInfo(Contract):
     """dataset.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = SCHEMA_VERSION
     brainseg_version: str
@@ -119,7 +117,7 @@ def load_dataset(folder: Path) -> Dataset:
     path = folder / "dataset.json"
     if not path.exists():
         raise InputError("is no dataset: it has no dataset.json", where=folder, hint="brainseg prepare makes one")
-    info = _parse_info(read_json(path), path)
+    info = read_contract(path, DatasetInfo)
     slices = read_slices(folder / "slices.csv")
     if len(slices) != info.slices:
         raise InputError(f"has {len(slices)} rows, dataset.json says {info.slices}", where=folder / "slices.csv")
@@ -141,21 +139,6 @@ def read_slices(path: Path) -> pd.DataFrame:
         raise InputError("is not there", where=path) from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read as a table of slices: {str(error).strip()}", where=path) from None
-
-
-def _parse_info(value: Any, path: Path) -> DatasetInfo:
-    version = value.get("schema_version") if isinstance(value, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise InputError(
-            f"has schema {version}, this program reads up to {SCHEMA_VERSION}",
-            where=path,
-            hint="update brainseg",
-        )
-    try:
-        return DatasetInfo.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}", where=path) from None
 
 
 def _open_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

@@ -6,7 +6,6 @@ holds preprocessing, threshold, channels and where the weights come from.
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
@@ -14,16 +13,15 @@ from torch import nn
 from brainseg_cli.config import PreprocessConfig
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.atomic import read_json, write_bytes, write_json
+from brainseg_cli.io.contracts import Contract, read_contract
 from brainseg_cli.io.images import read_bytes
 from brainseg_cli.models.build import describe_model, rebuild_model
 
 SCHEMA_VERSION = 1
 
 
-class BundleInfo(BaseModel):
+class BundleInfo(Contract):
     """brainseg.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = SCHEMA_VERSION
     brainseg_version: str
@@ -64,7 +62,7 @@ def load_bundle(path: Path) -> tuple[nn.Module, BundleInfo]:
     InputError for anything missing, broken, newer than this program, or weights that do not fit.
     """
     folder = find_bundle(path)
-    info = _read_info(folder / "brainseg.json")
+    info = read_contract(folder / "brainseg.json", BundleInfo)
     weights = folder / "model.safetensors"
     model = rebuild_model(read_json(folder / "config.json"))
     try:
@@ -74,17 +72,3 @@ def load_bundle(path: Path) -> tuple[nn.Module, BundleInfo]:
     except RuntimeError:
         raise InputError("does not fit the network that config.json describes", where=weights) from None
     return model.eval(), info
-
-
-def _read_info(path: Path) -> BundleInfo:
-    value = read_json(path)
-    version = value.get("schema_version") if isinstance(value, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise InputError(
-            f"has schema {version}, this program reads up to {SCHEMA_VERSION}", where=path, hint="update brainseg"
-        )
-    try:
-        return BundleInfo.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}", where=path) from None

@@ -5,18 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from brainseg_cli.config import Config, read_config
 from brainseg_cli.data.manifest import Dataset
 from brainseg_cli.errors import InputError
-from brainseg_cli.io.atomic import read_json, write_json, write_text
+from brainseg_cli.io.atomic import write_json, write_text
+from brainseg_cli.io.contracts import Contract, read_contract
 
 
-class RunInfo(BaseModel):
+class RunInfo(Contract):
     """run.json: what was trained on and where; what it was told is in config.toml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = 1
     brainseg_version: str
@@ -115,8 +113,4 @@ class RunFolder:
         """run.json. InputError where the folder is no run."""
         if not self.info.exists():
             raise InputError("is no run: it has no run.json", where=self.path, hint="brainseg train makes one")
-        try:
-            return RunInfo.model_validate(read_json(self.info))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}", where=self.info) from None
+        return read_contract(self.info, RunInfo)

@@ -7,13 +7,13 @@
       DownloadError          1   something had to be downloaded and could not be
       TrainingError          1   the optimisation cannot go on
 
-Anything else that reaches the command line is a fault of the program. Code 3 (done in part) and 4 (a gate
-was not met) are results, not exceptions: the use-case returns them and the command exits with them.
+Anything else that reaches the command line is a fault of the program. Code 3 (done in part) is a
+result, not an exception: the use-case returns it and the command exits with it.
 """
 
 from pathlib import Path
 
-EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_PARTIAL, EXIT_GATE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_PARTIAL, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 class BrainsegError(Exception):

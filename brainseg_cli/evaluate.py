@@ -64,7 +64,8 @@ def evaluate_run(
 
     run = RunFolder(path)
     info = run.read_info()
-    dataset = load_dataset(dataset_path or Path(info.dataset)).with_fold(info.fold)
+    dataset = load_dataset(dataset_path or Path(info.dataset))
+    dataset = dataset.with_fold(info.fold if dataset.has_folds else None)
     notes = []
     if (dataset.info.content_hash, dataset.split_hash()) != (info.dataset_hash, info.split_hash):
         if dataset_path is None:
@@ -97,7 +98,7 @@ def evaluate_run(
         "split": split,
         "split_name": dataset.info.split,
         "split_hash": dataset.split_hash(),
-        "leaky": dataset.info.leaky,
+        "leaky": info.leaky or dataset.info.leaky,
         "threshold": threshold,
         "batch_soft_input": "probabilities",
         "torch_version": torch.__version__,
@@ -126,7 +127,7 @@ def evaluate_folders(
     """
     references = _choose_references(reference)
     predictions = index_by_key(prediction)
-    patients = {key: _patient_of(key, patient_regex) for key in references}
+    patients = {key: _patient_of(key, reference.resolve().name, patient_regex) for key in references}
     notes = []
     if patients_from is not None:
         wanted = _read_patients(patients_from, split or "test")
@@ -147,7 +148,7 @@ def evaluate_folders(
         )
     if extra := predictions.keys() - references.keys():
         notes.append(f"{len(extra)} predictions have no reference and are not counted: {_some(extra)}")
-    if not any("/" in key for key in references) and patient_regex is None:
+    if len(references) > 1 and {patients[key] for key in references} == set(references):
         notes.append("no folder says which slices are one patient's: each file counts as a patient of its own")
 
     rows: list[dict[str, Any]] = []
@@ -203,10 +204,11 @@ def _choose_references(folder: Path) -> dict[str, Path]:
     return named or found
 
 
-def _patient_of(key: str, patient_regex: str | None) -> str:
+def _patient_of(key: str, folder: str, patient_regex: str | None) -> str:
     if patient_regex is None:
         parent, _, stem = key.rpartition("/")
-        return parent.rpartition("/")[2] or stem
+        # a patient's own folder names its slices: p/p_7
+        return parent.rpartition("/")[2] or (folder if stem.startswith(folder) else stem)
     try:
         found = re.search(patient_regex, key)
     except re.error as error:
@@ -228,6 +230,8 @@ def _read_patients(path: Path, split: str) -> set[str]:
         raise InputError(f"has no column {error}", where=path) from None
     if not chosen:
         raise InputError(f"names no {split} patient", where=path)
+    if torn := chosen & set(table.loc[table["split"] != split, "patient_id"]):
+        raise InputError(f"is leaky: {_some(torn)} stand in several splits", where=path, hint="brainseg eval RUN")
     return chosen
 
 

@@ -23,7 +23,7 @@ from brainseg_cli.data.checks import (
 from brainseg_cli.data.layouts import pair_files
 from brainseg_cli.data.manifest import COLUMNS, ChannelStats, DatasetInfo
 from brainseg_cli.data.splits import DEFAULT_SPLIT, SPLITS, Split, assign_split, hash_split
-from brainseg_cli.errors import InputError
+from brainseg_cli.errors import InputError, OutputExistsError
 from brainseg_cli.io.archives import Source, open_source
 from brainseg_cli.io.atomic import atomic_folder, check_absent, write_json
 from brainseg_cli.types import Layout, Progress, no_progress
@@ -112,7 +112,7 @@ def write_dataset(
 
     InputError, with nothing written, where the preparation has errors; OutputExistsError as `atomic_folder`.
     """
-    check_absent(out, overwrite=overwrite)
+    check_writable(out, overwrite=overwrite)
     if preparation.errors:
         first, more = preparation.errors[0], len(preparation.errors) - 1
         raise InputError(first + (f" (and {more} more problems)" if more else ""), hint="--check lists them all")
@@ -137,6 +137,13 @@ def write_dataset(
         masks.flush()
         preparation.slices.to_csv(folder / "slices.csv", index=False)
         write_json(folder / "dataset.json", preparation.info.model_dump(mode="json"))
+
+
+def check_writable(out: Path, *, overwrite: bool) -> None:
+    """OutputExistsError where `out` holds something: with `overwrite`, where that is anything but a dataset."""
+    check_absent(out, overwrite=overwrite)
+    if out.is_dir() and any(out.iterdir()) and not (out / "dataset.json").exists():
+        raise OutputExistsError("holds something else than a dataset", where=out, hint="give another -o")
 
 
 def summarise_splits(slices: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +19,12 @@ from brainseg_cli.figures.overlay import draw_overlay
 from brainseg_cli.figures.sheet import draw_sheet
 from brainseg_cli.io.atomic import check_absent
 from brainseg_cli.io.images import write_image
-from brainseg_cli.models.build import build_model, check_size, count_parameters
+from brainseg_cli.models.build import build_model, check_trainable, count_parameters
 from brainseg_cli.models.bundle import BundleInfo, load_bundle, save_bundle
 from brainseg_cli.models.devices import choose_device, choose_precision, describe_device
 from brainseg_cli.models.segmenter import Segmenter, apply_threshold
 from brainseg_cli.training.engine import THRESHOLD, Engine, Observer
+from brainseg_cli.training.loader import find_smallest_batch
 from brainseg_cli.training.run_folder import RunFolder, RunInfo
 from brainseg_cli.training.state import TrainingState, load_state, save_state
 from brainseg_cli.types import Progress, no_progress
@@ -65,7 +67,8 @@ def train(
     device = choose_device(device_name)
     torch.manual_seed(config.train.seed)
     model = build_model(config.model, len(dataset.info.channel_names))
-    check_size(model, len(dataset.info.channel_names), config.preprocess.size)
+    size, channels = config.preprocess.size, len(dataset.info.channel_names)
+    check_trainable(model, (find_smallest_batch(dataset, config), channels, size, size))
     info = RunInfo(
         brainseg_version=__version__,
         torch_version=torch.__version__,
@@ -133,8 +136,16 @@ def _run(
         # on a CPU the network has every core already; a GPU would wait for the slices
         workers = min(MAX_WORKERS, os.cpu_count() or 1) if device.type == "cuda" else 0
     rows = {split: len(dataset.rows(split)) for split in ("train", "val", "test")}
+    precision = choose_precision(config.train.precision, device)
     begun = f"going on after epoch {state.epoch}" if state else "starting"
-    log.info("%s: %s, %s, %s, %d parameters", begun, config.model.encoder, info.device, info.precision, info.parameters)
+    log.info(
+        "%s: %s, %s, %s, %d parameters",
+        begun,
+        config.model.encoder,
+        describe_device(device),
+        precision,
+        info.parameters,
+    )
     log.info("slices: %s", rows)
     if state is not None:
         run.write_metrics(state.rows)  # it may have been stopped between its state and its table
@@ -228,10 +239,12 @@ def draw_run_figures(
 
 
 def _refuse_existing(out: Path, *, overwrite: bool) -> None:
+    if overwrite and out.is_dir() and any(out.iterdir()) and not RunFolder(out).info.exists():
+        raise OutputExistsError("holds something else than a run", where=out, hint="give another -o")
     try:
         check_absent(out, overwrite=overwrite)
     except OutputExistsError as error:
-        if RunFolder(out).state.exists():
+        if RunFolder(out).info.exists():
             raise OutputExistsError(
                 "already holds a run", where=out, hint="--resume goes on with it, --overwrite begins anew"
             ) from None
@@ -240,7 +253,9 @@ def _refuse_existing(out: Path, *, overwrite: bool) -> None:
 
 def _clear(run: RunFolder) -> None:
     """Remove what an older run left that could be taken for the new one's."""
-    for path in (run.state, run.metrics, run.log, run.model / "brainseg.json", run.report / "summary.json"):
+    for folder in (run.state.parent, run.model, run.figures, *run.path.glob(f"{run.report.name}*")):
+        shutil.rmtree(folder, ignore_errors=True)
+    for path in (run.metrics, run.log):
         path.unlink(missing_ok=True)
 
 

@@ -64,13 +64,10 @@ def main() -> None:
         _debug_reraise()
         Console().fail(str(error))
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # the reader left; what Python would flush at exit has nowhere to go
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_FAILED)
-    except KeyboardInterrupt:
-        Console().fail("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as leaving:
+        if leaving.code == EXIT_INTERRUPTED:  # typer makes this of a KeyboardInterrupt, and says nothing
+            Console().fail("interrupted")
+        raise
     except OSError as error:
         _debug_reraise()
         where = f"{error.filename}: " if error.filename else ""

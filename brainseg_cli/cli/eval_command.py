@@ -10,6 +10,8 @@ from brainseg_cli.cli.options import AsJson, Device, Out, Overwrite, PatientRege
 from brainseg_cli.errors import UsageError
 from brainseg_cli.types import SplitName
 
+BATCH_SIZE = 40
+
 if TYPE_CHECKING:
     from brainseg_cli.evaluate import Evaluation
 
@@ -25,7 +27,7 @@ def eval_command(
     ] = None,
     patient_regex: PatientRegex = None,
     threshold: Threshold = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Slices a batch of dice_batch_soft.")] = 40,
+    batch_size: Annotated[int, typer.Option(min=1, help="Slices a batch of dice_batch_soft.")] = BATCH_SIZE,
     out: Out = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -36,7 +38,8 @@ def eval_command(
     """Measure a run on held-out slices, or one folder of masks against another.
 
     Writes summary.json, slices.csv and patients.csv and prints their folder: by default report/ in the run
-    (report-SPLIT for another split than test; made anew each time), or ./report for two folders.
+    (report-SPLIT for another split than test), or ./report for two folders. A run's own report is made anew
+    each time; with --data, --threshold or --batch-size it is another one, and needs -o or --overwrite.
     """
     console = Console(quiet=quiet, verbose=verbose)
     if (run is None) == (reference is None and prediction is None):
@@ -50,7 +53,8 @@ def eval_command(
     from brainseg_cli import evaluate as use_case
     from brainseg_cli.io.atomic import check_absent
 
-    its_own = run is not None and out is None
+    # a run's own report comes out the same each time; with other data or options it would not be that report
+    its_own = run is not None and out is None and data is None and threshold is None and batch_size == BATCH_SIZE
     if run is not None:
         target = out or run / ("report" if split in (None, "test") else f"report-{split}")
     else:

@@ -36,8 +36,8 @@ def predict_command(
     """Segment images: a mask (0 and 255, at the image's size) for each, the input tree mirrored below -o.
 
     Writes one JSON line a slice to stdout as it is done, and the same into predictions.jsonl beside the
-    masks. A slice that fails is named and the rest is done (exit code 3). `x_mask.*` beside `x.*` is not an
-    input.
+    masks (with --overwrite begun anew). A slice that fails is named and the rest is done (exit code 3).
+    Masks are no inputs: neither `x_mask.*` beside `x.*`, nor masks/ beside images/.
     """
     console = Console(quiet=quiet, verbose=verbose)
     from brainseg_cli import predict as use_case
@@ -54,14 +54,16 @@ def predict_command(
         device_name=device,
         overwrite=overwrite,
     )
+    if prediction.bundle.leaky:
+        console.warn("this model comes from a LEAKY split: the figures it was reported with flatter it")
     console.detail(f"model: {prediction.bundle.model_dump_json(indent=2)}")
     check_absent(out / RECORDS, overwrite=overwrite)
     failed = 0
     total = len(prediction.inputs)
     with console.progress() as progress, LinesWriter(out / RECORDS) as lines:
         for done, record in enumerate(prediction.run(), 1):
-            emit_json(record)
             lines.write(record)
+            emit_json(record)
             if record["status"] != "ok":
                 failed += 1
                 console.fail(

@@ -48,7 +48,6 @@ def prepare_command(
             "give a SOURCE, or --demo" if source is None else "--demo makes its own source: give one of the two"
         )
     from brainseg_cli import prepare as use_case
-    from brainseg_cli.io.atomic import check_absent
 
     if demo:
         out = out or DEMO_FOLDER / "dataset"
@@ -56,7 +55,7 @@ def prepare_command(
     if not check:
         if source is not None and source.resolve().is_relative_to(target.resolve()):
             raise UsageError(f"{target} would replace its own source", hint="give another -o")
-        check_absent(target, overwrite=overwrite)
+        use_case.check_writable(target, overwrite=overwrite)
     with console.progress() as progress:
         chosen = write_demo(DEMO_FOLDER, progress=progress) if source is None else source
         preparation = use_case.check(

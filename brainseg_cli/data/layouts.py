@@ -8,10 +8,8 @@ from pathlib import PurePosixPath
 from natsort import natsorted, ns
 
 from brainseg_cli.errors import InputError, UsageError
-from brainseg_cli.io.inputs import MASK_ENDING, parse_slice_index
+from brainseg_cli.io.inputs import IMAGE_FOLDERS, MASK_ENDING, MASK_FOLDERS, parse_slice_index
 from brainseg_cli.types import Layout
-
-IMAGE_FOLDERS, MASK_FOLDERS = ("images", "image", "imgs"), ("masks", "mask")
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,10 @@ class Dataset:
         """(N, H, W) uint8 in {0, 1}, memory-mapped, padded likewise."""
         return _open_array(self.folder / "masks.npy", self._shape)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Without the open arrays: each process maps the files itself, instead of being sent their content."""
+        return {"folder": self.folder, "info": self.info, "slices": self.slices}
+
     def image(self, row: int) -> Image:
         """(height, width, C) of one slice, at its own size."""
         return self.images[row, : self._heights[row], : self._widths[row]]
@@ -97,6 +101,11 @@ class Dataset:
     @property
     def _shape(self) -> tuple[int, int, int]:
         return len(self.slices), int(self._heights.max(initial=0)), int(self._widths.max(initial=0))
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether `split` names folds, of which `with_fold` makes train, val and test."""
+        return any(str(name).startswith("fold-") for name in self.slices["split"].unique())
 
     def with_fold(self, fold: int | None) -> "Dataset":
         """The same slices with `split` in train, val and test; `resolve_fold` says which."""

@@ -103,7 +103,9 @@ def resolve_fold(by_row: Sequence[str], fold: int | None) -> list[str]:
             raise UsageError("--fold is for datasets prepared with --split kfold:K; this one is not")
         return list(by_row)
     if fold is None or not 0 <= fold < len(folds):
-        raise UsageError(f"this dataset has {len(folds)} folds", hint=f"choose one: --fold 0 to {len(folds) - 1}")
+        raise UsageError(
+            f"this dataset has {len(folds)} folds", hint=f"brainseg train --fold 0 to {len(folds) - 1} chooses"
+        )
     roles = {folds[fold]: "test", folds[(fold + 1) % len(folds)]: "val"}
     return [roles.get(name, "train") for name in by_row]
 
@@ -129,7 +131,10 @@ def _deal(
     the split that is furthest behind its share. So every split gets its part of each institution and size."""
     wanted = {name: share for name, share in shares.items() if share > 0}
     if len(volumes) < len(wanted):
-        raise UsageError(f"--split {spec} needs at least {len(wanted)} patients, there are {len(volumes)}")
+        raise UsageError(
+            f"--split {spec} needs at least {len(wanted)} patients, there are {len(volumes)}",
+            hint="where one folder holds several patients, --patient-regex tells them apart",
+        )
     if not wanted:
         raise UsageError(f"--split {spec} leaves nobody")
     total = sum(wanted.values())

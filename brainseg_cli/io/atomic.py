@@ -78,6 +78,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     check_absent(path, overwrite=overwrite)
     if path.exists() and not path.is_dir():
         raise OutputExistsError("is a file, a folder was to be written there", where=path)
+    path = path.resolve()  # a link stays one, and what it points at is replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:

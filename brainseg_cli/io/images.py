@@ -10,6 +10,7 @@ from brainseg_cli.io.atomic import write_bytes
 from brainseg_cli.types import Image, Mask
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+TIFF_MAGIC = (b"II*\0", b"MM\0*")
 MASK_SUFFIXES = {"png": ".png", "tiff": ".tif"}
 
 cv2.utils.logging.setLogLevel(
@@ -91,10 +92,13 @@ def write_mask(path: Path, mask: Mask) -> None:
 def _decode(data: bytes, where: Path | str) -> np.ndarray:
     if not data:
         raise InputError("is empty", where=where)
+    pixels = np.frombuffer(data, np.uint8)
     try:
-        raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        raw = cv2.imdecode(pixels, cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise InputError(f"cannot be decoded as an image: {error.err or error}", where=where) from None
+    if data[:4] in TIFF_MAGIC and cv2.imdecodemulti(pixels, cv2.IMREAD_UNCHANGED, range=(1, 2))[0]:
+        raise InputError("has several pages", where=where, hint="save them one slice a file")
     if raw is None:
         raise InputError("cannot be decoded as an image", where=where, hint="TIFF, PNG and JPEG are read")
     if raw.ndim == 2:

@@ -13,6 +13,7 @@ from brainseg_cli.errors import InputError, UsageError
 from brainseg_cli.io.images import SUFFIXES, is_image_name
 
 MASK_ENDING = "_mask"
+IMAGE_FOLDERS, MASK_FOLDERS = ("images", "image", "imgs"), ("masks", "mask")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Input:
     def patient_id(self) -> str | None:
         """The folder's name where it names the patient (`p/p_7.tif`, a folder below the input); else None."""
         parent = _absolute(self.path).parent.name
+        if parent.lower() in IMAGE_FOLDERS:
+            return None
         if self.path.stem.startswith(parent) or self.relative.parent != Path():
             return parent
         return None
@@ -58,7 +61,7 @@ def slice_key(relative: Path) -> str:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """`walk_images` without masks: `x_mask.*` beside an image `x.*` is that image's and left out."""
+    """`walk_images` without masks: `x_mask.*` beside an image `x.*`, and masks/ beside images/, are left out."""
     return _drop_masks(walk_images(folder))
 
 
@@ -154,10 +157,18 @@ def walk_images(folder: Path) -> list[Path]:
 
 
 def _drop_masks(paths: Iterable[Path]) -> list[Path]:
+    """Without `x_mask.*` beside `x.*`, and without what lies in a folder masks/ beside a folder images/."""
     paths = list(paths)
     stems = {path.with_suffix("") for path in paths}
-    return [
-        path
-        for path in paths
-        if not path.stem.endswith(MASK_ENDING) or path.with_name(path.stem.removesuffix(MASK_ENDING)) not in stems
-    ]
+    beside = {_before(path, IMAGE_FOLDERS) for path in paths} - {None}
+
+    def is_mask(path: Path) -> bool:
+        named = path.stem.endswith(MASK_ENDING) and path.with_name(path.stem.removesuffix(MASK_ENDING)) in stems
+        return named or _before(path, MASK_FOLDERS) in beside
+
+    return [path for path in paths if not is_mask(path)]
+
+
+def _before(path: Path, names: tuple[str, ...]) -> Path | None:
+    """The path above the last folder that is called one of `names`, None without such a folder."""
+    return next((folder.parent for folder in path.parents if folder.name.lower() in names), None)

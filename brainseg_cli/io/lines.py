@@ -1,4 +1,4 @@
-"""JSON lines to a file, one at a time, so that what is done is on record whatever comes after."""
+"""JSON lines to a file, one at a time, so that what is said to be done is on record whatever comes after."""
 
 import json
 from pathlib import Path

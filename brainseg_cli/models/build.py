@@ -1,5 +1,6 @@
 """The U-Net, and the only importer of segmentation-models-pytorch."""
 
+import copy
 import difflib
 import logging
 import warnings
@@ -51,15 +52,18 @@ def build_model(config: ModelConfig, in_channels: int) -> nn.Module:
     return model
 
 
-def check_size(model: nn.Module, in_channels: int, size: int) -> None:
-    """UsageError where the network cannot take images of that size: some encoders are made for one alone."""
+def check_trainable(model: nn.Module, shape: tuple[int, int, int, int]) -> None:
+    """UsageError where the network cannot be trained on batches of `shape` (N, C, H, W); it is left as it was.
+
+    Some encoders are made for one image size, and batch norm needs more than one value a channel.
+    """
     try:
-        with torch.inference_mode():
-            model.eval()(torch.zeros(1, in_channels, size, size))
+        with torch.no_grad():
+            copy.deepcopy(model).train()(torch.zeros(shape))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UsageError(
-            f"this encoder takes no images of {size}x{size}: {_first_line(error)}",
-            hint="another --image-size or --encoder",
+            f"this network cannot be trained on {shape[0]} images of {shape[3]}x{shape[2]}: {_first_line(error)}",
+            hint="another --image-size, --batch-size or --encoder",
         ) from None
 
 

@@ -5,6 +5,7 @@ row). So neither the number of worker processes nor an interruption changes what
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from brainseg_cli.augment import build_augment
+from brainseg_cli.augment import Augment, build_augment
 from brainseg_cli.config import Config
 from brainseg_cli.data.manifest import Dataset
 from brainseg_cli.preprocess import fit_image
@@ -40,6 +41,11 @@ def cut_batches(rows: Rows, batch_size: int) -> list[Rows]:
     return np.array_split(rows, max(1, -(-len(rows) // batch_size)))
 
 
+def find_smallest_batch(dataset: Dataset, config: Config) -> int:
+    """Slices in the smallest batch of an epoch."""
+    return min(len(rows) for _, rows in _build_sampler(dataset, config))
+
+
 class EpochSampler(Sampler[tuple[int, Rows]]):
     """Yields (epoch, rows) for each batch of the epoch that is set."""
 
@@ -64,7 +70,14 @@ class SliceBatches(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __init__(self, dataset: Dataset, config: Config) -> None:
         self.dataset, self.config = dataset, config
-        self.augment = build_augment(config.augment)
+
+    @cached_property
+    def augment(self) -> Augment:
+        return build_augment(self.config.augment)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without `augment`, which every worker process builds for itself."""
+        return {"dataset": self.dataset, "config": self.config}
 
     def __getitem__(self, batch: tuple[int, Rows]) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, rows = batch
@@ -84,9 +97,7 @@ def build_loader(
     dataset: Dataset, config: Config, *, workers: int, pin_memory: bool
 ) -> tuple[DataLoader[tuple[torch.Tensor, torch.Tensor]], EpochSampler]:
     """The train split as batches, and the sampler whose `epoch` says which. 0 workers load in this process."""
-    rows = dataset.rows("train")
-    has_tumour = dataset.slices["tumour_px"].to_numpy()[rows] > 0
-    sampler = EpochSampler(rows, has_tumour, config)
+    sampler = _build_sampler(dataset, config)
     if workers:
         _be_one_thread()  # a forked worker would wait for ever for OpenCV's threads, which it does not inherit
     loader: DataLoader[tuple[torch.Tensor, torch.Tensor]] = DataLoader(
@@ -99,6 +110,11 @@ def build_loader(
         worker_init_fn=_be_one_thread if workers else None,
     )
     return loader, sampler
+
+
+def _build_sampler(dataset: Dataset, config: Config) -> EpochSampler:
+    rows = dataset.rows("train")
+    return EpochSampler(rows, dataset.slices["tumour_px"].to_numpy()[rows] > 0, config)
 
 
 def _be_one_thread(_worker: int = 0) -> None:

@@ -11,7 +11,7 @@ from brainseg_cli.models.segmenter import Segmenter, apply_threshold
 from brainseg_cli.types import Progress, no_progress
 
 BATCH_SIZE = 16
-"""Slices a forward pass; what comes out does not depend on it."""
+"""Slices a forward pass. The slice table does not depend on it; a loss that is taken over a batch does."""
 
 
 def measure_split(

@@ -10,7 +10,8 @@ import typer.main
 from brainseg_cli.cli.app import app
 from brainseg_cli.config import Config, list_presets, load_config
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "cli.md"
+TOP = Path(__file__).parents[2]
+REFERENCE = TOP / "docs" / "cli.md"
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
@@ -18,6 +19,12 @@ def read_sections() -> dict[str, str]:
     """The reference by command: the text below each heading `## brainseg <command>`."""
     parts = re.split(r"^## `?brainseg (\w+)`?$", REFERENCE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_no_page_waits_to_be_filled_in() -> None:
+    pages = [*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"), TOP / "data" / "README.md"]
+    assert len(pages) > 5
+    assert [page.name for page in pages if "{{" in page.read_text(encoding="utf-8")] == []
 
 
 def test_the_reference_has_the_commands_there_are() -> None:

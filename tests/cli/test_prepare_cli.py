@@ -59,7 +59,7 @@ def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_the_script_prints_the_path_alone_and_the_table_beside_it(phantom: Path, tmp_path: Path) -> None:
     done = run("prepare", phantom, "-o", "out/dataset", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "out/dataset\n")
-    assert "6 patients, 33 slices" in done.stderr and "median_tumour_px" in done.stderr
+    assert "6 patients, 33 slices" in done.stderr and "median tumour px" in done.stderr
     for split in ("train", "val", "test"):
         assert split in done.stderr
     assert "\x1b" not in done.stderr  # no bars, no colours

@@ -198,6 +198,14 @@ def test_a_flat_folder_says_that_patients_are_not_known(tmp_path: Path, rng: np.
         evaluate_folders(tmp_path / "r", tmp_path / "m", patient_regex="(")
 
 
+def test_one_patients_own_folder_is_one_patient(phantom: Path, tmp_path: Path) -> None:
+    own = phantom / patient_name(3)
+    for path in own.glob("*_mask.tif"):
+        write_mask(tmp_path / "masks" / path.name, read_mask(path))
+    found = evaluate_folders(own, tmp_path / "masks")
+    assert found.patients["patient_id"].tolist() == [patient_name(3)] and found.summary["notes"] == []
+
+
 def test_only_the_patients_of_a_table(references: Path, tmp_path: Path) -> None:
     table = tmp_path / "who.csv"
     table.write_text(f"patient_id,split\n{patient_name(0)},test\n{patient_name(3)},val\n{patient_name(10)},train\n")

@@ -1,5 +1,6 @@
 """Batches: which slices, in what order, how even, and independent of who loads them."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from brainseg_cli.config import Config
 from brainseg_cli.data.manifest import Dataset, load_dataset
-from brainseg_cli.training.loader import EpochSampler, build_loader, choose_rows, cut_batches
+from brainseg_cli.training.loader import EpochSampler, SliceBatches, build_loader, choose_rows, cut_batches
 
 ROWS = np.arange(100, 160)
 HAS_TUMOUR = np.arange(60) % 5 == 0  # 12 of 60
@@ -107,3 +108,17 @@ def test_batches_are_uint8_squares_of_the_train_split(prepared: Dataset, tiny: C
         tumour_px += int((masks.sum((1, 2)) > 0).sum())
     train = prepared.slices[prepared.slices["split"] == "train"]
     assert tumour_px == (train["tumour_px"] > 0).sum() > 0
+
+
+def test_what_a_worker_is_sent_is_small_and_gives_the_same_batch(
+    prepared: Dataset, tiny: Callable[..., Config]
+) -> None:
+    """Where processes are not forked, the loader's data set travels as a pickle."""
+    config = tiny()
+    here = SliceBatches(prepared, config)
+    rows = prepared.rows("train")[:3]
+    expected = here[0, rows]  # opens the arrays and builds the augmentation
+    sent = pickle.dumps(here)
+    assert len(sent) < prepared.images.nbytes // 4
+    for one, other in zip(expected, pickle.loads(sent)[0, rows], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)

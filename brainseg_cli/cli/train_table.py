@@ -3,6 +3,7 @@
 import time
 from types import TracebackType
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from brainseg_cli.cli.console import PLAIN_EVERY_S, Console, tell_seconds
 
-SHOWN_EPOCHS = 12
+SHOWN_EPOCHS = 8
 COLUMNS = {
     "epoch": "{:.0f}", "train_loss": "{:.4f}", "val_loss": "{:.4f}", "train_dice": "{:.4f}", "val_dice": "{:.4f}",
     "train_iou": "{:.4f}", "val_iou": "{:.4f}", "train_accuracy": "{:.4f}", "val_accuracy": "{:.4f}",
@@ -68,12 +69,29 @@ class TrainTable:
         self.console.warn(text)
 
     def _draw_table(self) -> Table:
-        table = Table(caption="* best on val so far", caption_justify="left")
-        for name in COLUMNS:
-            table.add_column(name.replace("_", " "), justify="right")
+        """Two lines an epoch, train above val, so that it fits 80 columns."""
+        table = Table(
+            caption="* best on val so far",
+            caption_justify="left",
+            box=SIMPLE_HEAD,
+            padding=(0, 1),
+            collapse_padding=True,
+            pad_edge=False,
+        )
+        for name in ("epoch", "", "loss", "dice", "iou", "accuracy", "patient dice", "lr", "img/s"):
+            table.add_column(name, justify="right", no_wrap=True)
         for row, best in self.rows[-SHOWN_EPOCHS:]:
-            cells = [form.format(row[name]) for name, form in COLUMNS.items()]
-            table.add_row(cells[0] + ("*" if best else " "), *cells[1:], style="bold" if best else "")
+            cell = {name: form.format(row[name]) for name, form in COLUMNS.items()}
+            pairs = [f"{cell[f'train_{name}']}\n{cell[f'val_{name}']}" for name in ("loss", "dice", "iou", "accuracy")]
+            table.add_row(
+                cell["epoch"] + ("*" if best else " "),
+                "train\nval",
+                *pairs,
+                f"\n{cell['val_dice_patient']}",
+                cell["lr"],
+                cell["images_per_s"],
+                style="bold" if best else "",
+            )
         return table
 
     def _draw_bar(self, epoch: int, step: int, steps: int, images_per_s: float) -> Group:

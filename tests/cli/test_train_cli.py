@@ -219,11 +219,11 @@ def test_the_demo(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "runs"]
 
 
-def test_on_a_terminal_there_is_a_live_table() -> None:
+def test_on_a_terminal_there_is_a_live_table_that_fits_80_columns() -> None:
     console = Console()
     screen = io.StringIO()
-    console.rich = RichConsole(file=screen, force_terminal=True, width=200, no_color=True)
-    row = {name: float(number) for number, name in enumerate(COLUMNS)} | {"epoch": 1.0, "seconds": 61.0}
+    console.rich = RichConsole(file=screen, force_terminal=True, width=80, no_color=True)
+    row = {name: 0.1234 + number for number, name in enumerate(COLUMNS)} | {"epoch": 1.0, "seconds": 61.0, "lr": 1e-5}
     with TrainTable(console) as table:
         table.on_step(1, 3, 3, 12.5)
         table.on_epoch(row, best=True, epochs=3)
@@ -233,3 +233,4 @@ def test_on_a_terminal_there_is_a_live_table() -> None:
     assert "step 3 of 3, 12.5 images/s, 2:02 left" in shown
     assert "1*" in shown and "warning: something to know" in shown
     assert all(name.split("_")[-1] in shown for name in COLUMNS)
+    assert all(form.format(row[name]) in shown for name, form in COLUMNS.items()) and "…" not in shown

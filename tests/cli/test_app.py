@@ -160,6 +160,8 @@ def test_an_interrupt_ends_in_130(brainseg: Callable[..., Any], monkeypatch: pyt
 
 def test_a_real_interrupt_ends_in_130(tmp_path: Path) -> None:
     code = f"{CALL}\nimport os, signal, brainseg_cli.overlay as o\n"
+    # a test run started in the background inherits an ignored SIGINT
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += f"o.overlay = lambda *a, **k: os.kill(os.getpid(), {int(signal.SIGINT)})\nmain()"
     done = python("-c", code, "overlay", "x.png", "--masks", "m")
     assert done.returncode == 130 and "error: interrupted" in done.stderr and "Traceback" not in done.stderr

@@ -54,8 +54,6 @@ def _root(
 
 def main() -> None:
     """Run the command line; every expected failure ends in one line on stderr and its exit code."""
-    # OpenMP's threads otherwise spin while they wait, and another busy process on the machine slows them tenfold
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries, about themselves: nothing a user can act on
     try:

@@ -85,7 +85,8 @@ def evaluate_run(
         )
     if not len(dataset.rows(split)):
         raise UsageError(f"the dataset has no {split} slices")
-    if info.leaky:
+    leaky = info.leaky or dataset.info.leaky
+    if leaky:
         notes.append("LEAKY: slices of one patient stand in several splits; these numbers flatter")
     model, bundle = load_bundle(path)
     segmenter = Segmenter(model, bundle.preprocess, len(bundle.channel_names), choose_device(device_name))
@@ -98,7 +99,7 @@ def evaluate_run(
         "split": split,
         "split_name": dataset.info.split,
         "split_hash": dataset.split_hash(),
-        "leaky": info.leaky or dataset.info.leaky,
+        "leaky": leaky,
         "threshold": threshold,
         "batch_soft_input": "probabilities",
         "torch_version": torch.__version__,

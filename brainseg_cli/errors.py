@@ -8,12 +8,12 @@
       TrainingError          1   the optimisation cannot go on
 
 Anything else that reaches the command line is a fault of the program. Code 3 (done in part) is a
-result, not an exception: the use-case returns it and the command exits with it.
+result, not an exception: the use-case returns it and the command exits with it. So is code 4 (a gate was not met).
 """
 
 from pathlib import Path
 
-EXIT_FAILED, EXIT_USAGE, EXIT_PARTIAL, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_PARTIAL, EXIT_GATE, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
 
 
 class BrainsegError(Exception):

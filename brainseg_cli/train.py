@@ -19,12 +19,14 @@ from brainseg_cli.figures.overlay import draw_overlay
 from brainseg_cli.figures.sheet import draw_sheet
 from brainseg_cli.io.atomic import check_absent
 from brainseg_cli.io.images import write_image
+from brainseg_cli.metrics.threshold import choose_threshold
 from brainseg_cli.models.build import build_model, check_trainable, count_parameters
-from brainseg_cli.models.bundle import BundleInfo, load_bundle, save_bundle
+from brainseg_cli.models.bundle import BundleInfo, load_bundle, save_bundle, write_info
 from brainseg_cli.models.devices import choose_device, choose_precision, describe_device
 from brainseg_cli.models.segmenter import Segmenter, apply_threshold
 from brainseg_cli.training.engine import THRESHOLD, Engine, Observer
 from brainseg_cli.training.loader import find_smallest_batch
+from brainseg_cli.training.measure import sweep_thresholds
 from brainseg_cli.training.run_folder import RunFolder, RunInfo
 from brainseg_cli.training.state import TrainingState, load_state, save_state
 from brainseg_cli.types import Progress, no_progress
@@ -187,10 +189,25 @@ def _run(
         for handler in log.handlers[:]:
             handler.close()
             log.removeHandler(handler)
+    if rows["val"]:
+        _choose_threshold(run, dataset, device, observer)
     title = f"{run.path.name}: {config.model.encoder}" + (" (LEAKY split)" if info.leaky else "")
     draw_curves(run.read_metrics(), run.figures / "curves.png", title=title, best_epoch=final.best_epoch)
     score = final.rows[final.best_epoch - 1]["val_dice_patient"]
     return TrainResult(run.path, final.epoch, final.best_epoch, score if score == score else None, final.stopped_early)
+
+
+def _choose_threshold(run: RunFolder, dataset: Dataset, device: torch.device, observer: Observer) -> None:
+    """Sweep val with the best weights and keep the threshold that scores best there in the bundle."""
+    model, info = load_bundle(run.path)
+    segmenter = Segmenter(model, info.preprocess, len(info.channel_names), device)
+    rows = sweep_thresholds(segmenter, dataset, "val")
+    chosen = choose_threshold(rows)
+    if chosen is None:
+        observer.on_message(f"no val patient has tumour: the threshold stays at {info.threshold:g}")
+        return
+    run.write_thresholds(rows)
+    write_info(run.model, info.model_copy(update={"threshold": chosen, "threshold_from": "val"}))
 
 
 def draw_run_figures(
@@ -255,7 +272,7 @@ def _clear(run: RunFolder) -> None:
     """Remove what an older run left that could be taken for the new one's."""
     for folder in (run.state.parent, run.model, run.figures, *run.path.glob(f"{run.report.name}*")):
         shutil.rmtree(folder, ignore_errors=True)
-    for path in (run.metrics, run.log):
+    for path in (run.metrics, run.thresholds, run.log):
         path.unlink(missing_ok=True)
 
 

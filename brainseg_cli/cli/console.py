@@ -51,7 +51,8 @@ class Console:
         self.rich.print(title)
         table = Table()
         for number, column in enumerate(columns):
-            table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+            name = number == 0  # names are looked up as they stand: whatever folds, they do not
+            table.add_column(column, justify="left" if name else "right", overflow="fold", no_wrap=name)
         for row in rows:
             table.add_row(*(tell_value(value) for value in row))
         self.rich.print(table, soft_wrap=False)

@@ -104,7 +104,7 @@ def train_command(
         console.detail(resolved.to_toml())
     console.say("loading PyTorch")
     from brainseg_cli import train as use_case
-    from brainseg_cli.evaluate import evaluate_run, write_report
+    from brainseg_cli.evaluate import conclude, measure_run, write_report
 
     try:
         with TrainTable(console) as observer:
@@ -128,7 +128,7 @@ def train_command(
         raise
     console.say(f"best epoch {result.best_epoch} of {result.epochs}; measuring it")
     with console.progress() as progress:
-        evaluation = evaluate_run(out, dataset_path=dataset, device_name=device, progress=progress)
+        evaluation = conclude(measure_run(out, dataset_path=dataset, device_name=device, progress=progress))
         write_report(evaluation, out / "report", overwrite=True)
         figures = use_case.draw_run_figures(out, dataset_path=dataset, device_name=device, progress=progress)
     print_summary(console, evaluation)

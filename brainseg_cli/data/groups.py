@@ -61,8 +61,8 @@ def read_metadata(path: Path, patient_ids: Iterable[str], by: Sequence[str] = ()
     id equals the row's, or goes on after it with _ or - or . (row TCGA_CS_4941, patient TCGA_CS_4941_19960909);
     - and _ are alike, and a row of the whole id goes before a row of a part.
 
-    Two to eight different values are categories, labelled as written. A column of numbers with more, or with one of
-    its own for each of more than three patients, becomes terciles labelled with their ranges. Other columns are
+    Two to eight different values are categories, labelled as written. A column of numbers with more, or
+    with more than three and than half as many as patients, becomes terciles labelled with their ranges. Other columns are
     left out and named in a note; with `by` only those are taken, and one that makes no groups is an error. An empty
     cell (or NA, N/A, NaN, null) keeps the patient out of that grouping, as a note says. No patients: no groupings.
 
@@ -171,7 +171,8 @@ def _group_by_value(cells: Mapping[str, str]) -> Grouping | None:
     different = len(set(cells.values()))
     if different < 2:
         return None
-    if different > MOST_CATEGORIES or 3 < different == len(cells):
+    # a category is something that patients share: numbers that hardly any two have in common are a scale
+    if different > MOST_CATEGORIES or 3 < different > len(cells) / 2:
         if all(_is_number(cell) for cell in cells.values()):
             return _split_in_terciles(cells, ("low", "middle", "high"))
         if different > MOST_CATEGORIES:

@@ -1,5 +1,8 @@
 """Images and masks, from bytes to arrays and back. Colour order is RGB everywhere; OpenCV's BGR ends here."""
 
+import io
+import textwrap
+import tokenize
 from pathlib import Path
 
 import cv2
@@ -7,10 +10,17 @@ import numpy as np
 
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.atomic import write_bytes
-from brainseg_cli.types import Image, Mask
+from brainseg_cli.types import Image, Mask, Probs
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+ARRAY_SUFFIX = ".npy"
+FAINT = 1 / 255
+"""The largest probability of a map that could as well be a 0/1 mask."""
 TIFF_MAGIC = (b"II*\0", b"MM\0*")
+UNREADABLE_ARRAY = (
+    ValueError, TypeError, EOFError, OverflowError, MemoryError, RecursionError, SyntaxError, tokenize.TokenError,
+)  # fmt: skip
+"""What NumPy raises for damage, pickles and headers that are no header."""
 MASK_SUFFIXES = {"png": ".png", "tiff": ".tif"}
 
 cv2.utils.logging.setLogLevel(
@@ -21,6 +31,12 @@ cv2.utils.logging.setLogLevel(
 def is_image_name(name: str) -> bool:
     """Whether `name` ends like an image we read; hidden files (`._x.tif` of archives) never do."""
     return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith(".")
+
+
+def is_map_name(name: str) -> bool:
+    """Whether `name` ends like what a mask or a probability map is read from: an image, or `.npy`."""
+    array = name.lower().endswith(ARRAY_SUFFIX) and not name.rpartition("/")[2].startswith(".")
+    return array or is_image_name(name)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -49,14 +65,7 @@ def decode_mask(data: bytes, where: Path | str) -> Mask:
     Accepted values are {0, 1} and {0, 255} (a mask of one value: 0, 1 or 255), in one channel, or in three
     or four whose colours are equal. InputError names the file and the values of anything else.
     """
-    raw = _decode(data, where)
-    if raw.shape[2] > 1 and (raw[..., :3] != raw[..., :1]).any():
-        raise InputError("is a colour image, not a mask: its channels differ", where=where)
-    values = np.unique(raw[..., 0])
-    if not (set(values.tolist()) <= {0, 1} or set(values.tolist()) <= {0, 255}):
-        shown = ", ".join(str(v) for v in values[:8]) + (", ..." if len(values) > 8 else "")
-        raise InputError(f"is not a binary mask: its values are {shown}; {{0, 1}} or {{0, 255}} are read", where=where)
-    return (raw[..., 0] > 0).astype(np.uint8)
+    return _to_mask(_decode(data, where), where)
 
 
 def read_image(path: Path) -> Image:
@@ -64,13 +73,44 @@ def read_image(path: Path) -> Image:
     return decode_image(read_bytes(path), path)
 
 
-def read_mask(path: Path) -> Mask:
-    """`decode_mask` of a file."""
-    return decode_mask(read_bytes(path), path)
+def read_mask(path: Path, *, hint: str | None = None) -> Mask:
+    """`decode_mask` of a file, or of an array in a `.npy` file, whose numbers may then be booleans or floats too.
+
+    An array is (H, W), (1, H, W) or (H, W, 1). `hint` is what to do about a file that is not binary.
+    """
+    return _to_mask(_read_map(path), path, hint)
+
+
+def read_probs(path: Path, *, faint: bool = False) -> Probs:
+    """A map of probabilities: 8 bits are divided by 255, 16 bits by 65535, floats taken as they are.
+
+    From a TIFF, PNG or JPEG of one channel (or of equal ones), or a `.npy` as for `read_mask`. InputError for
+    floats that leave [0, 1] or are NaN, for other types, and, unless `faint`, for whole numbers that come to
+    nothing above 1/255: that is a map which is all but empty, or a mask of 0 and 1, and the file cannot say.
+    """
+    grey = _to_grey(_read_map(path), path, "probability map")
+    if grey.dtype in (np.uint8, np.uint16):
+        probs: Probs = grey.astype(np.float32) / np.float32(np.iinfo(grey.dtype).max)
+        if not faint and 0 < probs.max() <= np.float32(FAINT):
+            raise InputError(
+                f"holds nothing above {grey.max()}: a mask, or an all but empty probability map",
+                where=path,
+                hint="masks are read without --threshold",
+            )
+        return probs
+    if grey.dtype.kind != "f":
+        raise InputError(
+            f"holds {grey.dtype} values; a probability map is of 8 or 16 bits or of floats",
+            where=path,
+            hint="masks are read without --threshold",
+        )
+    if not ((grey >= 0) & (grey <= 1)).all():  # NaN is neither
+        raise InputError(f"holds {_outside(grey)}; probabilities lie in [0, 1]", where=path, hint="apply the sigmoid")
+    return grey.astype(np.float32)
 
 
 def encode_image(image: Image, suffix: str) -> bytes:
-    """uint8 (H, W) or (H, W, C), RGB, to PNG (`.png`) or TIFF (`.tif`: deflate) bytes."""
+    """uint8 (H, W) or (H, W, C), RGB, to PNG (`.png`), TIFF (`.tif`: deflate) or JPEG (`.jpg`) bytes."""
     shown = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 and image.shape[2] == 3 else image
     options = [cv2.IMWRITE_TIFF_COMPRESSION, 8] if suffix == ".tif" else [cv2.IMWRITE_PNG_COMPRESSION, 4]
     ok, data = cv2.imencode(suffix, shown, options)
@@ -106,6 +146,50 @@ def _decode(data: bytes, where: Path | str) -> np.ndarray:
     if raw.shape[2] in (3, 4):
         return np.ascontiguousarray(raw[..., 2::-1])
     return raw
+
+
+def _read_map(path: Path) -> np.ndarray:
+    """(H, W, C) of any type: an image in RGB, or an array."""
+    data = read_bytes(path)
+    return _decode_array(data, path) if path.suffix.lower() == ARRAY_SUFFIX else _decode(data, path)
+
+
+def _decode_array(data: bytes, where: Path) -> np.ndarray:
+    try:
+        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except UNREADABLE_ARRAY as error:
+        told = textwrap.shorten(str(error), 120)
+        raise InputError(f"cannot be read as an array: {told}", where=where, hint="np.save writes one") from None
+    plane = array[0] if array.ndim == 3 and array.shape[0] == 1 else array
+    plane = plane[..., 0] if plane.ndim == 3 and plane.shape[2] == 1 else plane
+    if plane.ndim != 2 or not plane.size or plane.dtype.kind not in "buif":
+        raise InputError(
+            f"is an array of shape {array.shape} and type {array.dtype}",
+            where=where,
+            hint="numbers of shape (H, W), (1, H, W) or (H, W, 1) are read, one slice a file",
+        )
+    return plane[..., None].astype(plane.dtype.newbyteorder("="), copy=False)
+
+
+def _to_grey(raw: np.ndarray, where: Path | str, what: str) -> np.ndarray:
+    """(H, W, C) to (H, W). InputError where the channels are not the same."""
+    if raw.shape[2] > 1 and (raw[..., :3] != raw[..., :1]).any():
+        raise InputError(f"is a colour image, not a {what}: its channels differ", where=where)
+    return raw[..., 0]
+
+
+def _to_mask(raw: np.ndarray, where: Path | str, hint: str | None = None) -> Mask:
+    grey = _to_grey(raw, where, "mask")
+    values = np.unique(grey)
+    if not (set(values.tolist()) <= {0, 1} or set(values.tolist()) <= {0, 255}):
+        shown = ", ".join(str(v) for v in values[:8]) + (", ..." if len(values) > 8 else "")
+        told = f"is not a binary mask: its values are {shown}; {{0, 1}} or {{0, 255}} are read"
+        raise InputError(told, where=where, hint=hint)
+    return (grey > 0).astype(np.uint8)
+
+
+def _outside(grey: np.ndarray) -> str:
+    return "NaN" if np.isnan(grey).any() else f"values from {grey.min():g} to {grey.max():g}"
 
 
 def _to_uint8(raw: np.ndarray, where: Path | str) -> Image:

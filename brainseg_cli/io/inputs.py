@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,23 @@ def natural_order(paths: Iterable[Path]) -> list[Path]:
 def slice_key(relative: Path) -> str:
     """A relative path without its suffix and without a trailing `_mask`: `p/p_7_mask.tif` -> `p/p_7`."""
     return relative.with_suffix("").as_posix().removesuffix(MASK_ENDING)
+
+
+def mask_key(relative: Path, suffix: str = "") -> str:
+    """`slice_key` for trees made elsewhere: folders called images or masks do not count, nor does `suffix`.
+
+    `masks/p/p_7.png` -> `p/p_7`. Where nothing is left of the file's name, its folder names the slice: with
+    the suffix `seg`, `p_7/seg.png` -> `p_7`, and `seg.png` -> "".
+    """
+    folders = [part for part in relative.parts[:-1] if part.lower() not in IMAGE_FOLDERS + MASK_FOLDERS]
+    stem = relative.stem.removesuffix(suffix).removesuffix(MASK_ENDING)
+    return "/".join([*folders, stem] if stem else folders)
+
+
+def is_called_mask(relative: Path) -> bool:
+    """Whether a path says that it is a mask: `x_mask.png`, or a file in a folder masks/."""
+    folders = {part.lower() for part in relative.parts[:-1]}
+    return relative.stem.endswith(MASK_ENDING) or not folders.isdisjoint(MASK_FOLDERS)
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -142,16 +159,18 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow links and change the names)
 
 
-def walk_images(folder: Path) -> list[Path]:
-    """Every image file below `folder`, masks included, in natural order. Hidden folders are passed over, links
-    followed once."""
+def walk_images(folder: Path, accepts: Callable[[str], bool] = is_image_name) -> list[Path]:
+    """Every image file below `folder`, masks included, in natural order; another kind of file by `accepts`.
+
+    Hidden folders are passed over, links followed once.
+    """
     found: list[Path] = []
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
         if real not in seen:
-            found += [Path(parent, name) for name in files if is_image_name(name)]
+            found += [Path(parent, name) for name in files if accepts(name)]
         seen.add(real)
     return natural_order(found)
 

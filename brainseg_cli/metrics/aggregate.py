@@ -13,6 +13,7 @@ import pandas as pd
 
 from brainseg_cli.errors import BrainsegError, InputError, UsageError
 from brainseg_cli.metrics import counts
+from brainseg_cli.metrics.terms import Terms, TermsBuilder
 from brainseg_cli.types import Json, Mask, Probs
 
 COUNT_COLUMNS = ("tp", "fp", "fn", "tn")
@@ -52,14 +53,18 @@ DEFINITIONS: dict[str, str] = {
 }
 
 
-def measure_slice(reference: Mask, prediction: Mask, probs: Probs | Mask) -> dict[str, float]:
+def measure_slice(reference: Mask, prediction: Mask, probs: Probs | None = None) -> dict[str, float]:
     """COUNT_COLUMNS and SOFT_COLUMNS of one slice, all arrays (H, W).
 
-    `probs` in [0, 1]; where there are none, the prediction itself. InputError where shapes differ.
+    `probs` in [0, 1]; where there are none the prediction stands for them, and the sums are its counts. InputError
+    where shapes differ.
     """
-    soft = counts.compute_soft_sums(reference, probs)
-    row = counts.compute_counts(reference, prediction)._asdict()
-    return row | {f"soft_{name}": value for name, value in soft._asdict().items()}
+    row = counts.compute_counts(reference, prediction)
+    if probs is None:
+        soft = counts.SoftSums(float(row.tp), float(row.tp + row.fp), float(row.tp + row.fn))
+    else:
+        soft = counts.compute_soft_sums(reference, probs)
+    return row._asdict() | {f"soft_{name}": value for name, value in soft._asdict().items()}
 
 
 def add_ratios(table: pd.DataFrame) -> pd.DataFrame:
@@ -90,12 +95,17 @@ def sum_by_patient(slices: pd.DataFrame) -> pd.DataFrame:
     _check_slices(slices)
     table = slices.assign(
         slices=1,
-        tumour_slices=_has_tumour(slices).astype("int64"),
+        tumour_slices=has_tumour(slices).astype("int64"),
         reference_px=slices["tp"] + slices["fn"],
         prediction_px=slices["tp"] + slices["fp"],
     )
     summed = ["slices", "tumour_slices", "reference_px", "prediction_px", *COUNT_COLUMNS]
     return add_ratios(table.groupby("patient_id", sort=False)[summed].sum().reset_index())
+
+
+def has_tumour(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows of a table with tp and fn have tumour in the reference."""
+    return (table["tp"] + table["fn"]) > 0
 
 
 def find_nothing(slices: pd.DataFrame) -> pd.DataFrame:
@@ -131,30 +141,21 @@ def summarise(slices: pd.DataFrame, *, batch_size: int = BATCH_SIZE) -> Json:
 
     measured = add_ratios(slices)
     patients = sum_by_patient(slices)
-    pooled = add_ratios(slices[list(COUNT_COLUMNS)].sum().to_frame().T).iloc[0]
     batches = _sum_batches(slices, batch_size)
-    tumour_slices = measured[_has_tumour(measured)]
-    tumour_patients = patients[_has_tumour(patients)]
-
-    metrics: dict[str, float | None] = {}
+    values = build_overlap_terms(measured, patients).values()
+    values |= {f"{name}_batch_soft": _to_json(batches[name].mean()) for name in ("dice", "iou")}
+    tumour_slices, tumour_patients = int(has_tumour(measured).sum()), int(has_tumour(patients).sum())
     left_out: dict[str, dict[str, int]] = {}
     for name in ("dice", "iou"):
-        metrics[f"{name}_patient"] = _to_json(tumour_patients[name].mean())
-        metrics[f"{name}_pooled"] = _to_json(pooled[name])
-        metrics[f"{name}_slice_tumour"] = _to_json(tumour_slices[name].mean())
-        # NaN is a slice empty in both masks; a false alarm on an empty slice is 0 by its own counts
-        metrics[f"{name}_slice_all"] = _to_json(measured[name].fillna(1.0).mean())
-        metrics[f"{name}_batch_soft"] = _to_json(batches[name].mean())
-        left_out[f"{name}_patient"] = {"patients_without_tumour": len(patients) - len(tumour_patients)}
-        left_out[f"{name}_slice_tumour"] = {"slices_without_tumour": len(measured) - len(tumour_slices)}
-    metrics |= {name: _to_json(pooled[name]) for name in PIXEL_RATIOS}
+        left_out[f"{name}_patient"] = {"patients_without_tumour": len(patients) - tumour_patients}
+        left_out[f"{name}_slice_tumour"] = {"slices_without_tumour": len(measured) - tumour_slices}
 
     counted = {
         "patients": len(patients),
-        "patients_with_tumour": len(tumour_patients),
+        "patients_with_tumour": tumour_patients,
         "slices": len(measured),
-        "slices_with_tumour": len(tumour_slices),
-        "slices_with_false_alarm": int(((measured["fp"] > 0) & ~_has_tumour(measured)).sum()),
+        "slices_with_tumour": tumour_slices,
+        "slices_with_false_alarm": int(((measured["fp"] > 0) & ~has_tumour(measured)).sum()),
         "slices_empty_and_empty": int(measured["dice"].isna().sum()),
         "batches": len(batches),
         "batch_size": batch_size,
@@ -162,9 +163,32 @@ def summarise(slices: pd.DataFrame, *, batch_size: int = BATCH_SIZE) -> Json:
         "tumour_px": int((slices["tp"] + slices["fn"]).sum()),
         "prediction_px": int((slices["tp"] + slices["fp"]).sum()),
     }
+    metrics = {name: values[name] for name in DEFINITIONS}
     summary = {"metrics": metrics, "left_out": left_out, "counted": counted}
     check_consistency(summary)
     return summary
+
+
+def build_overlap_terms(slices: pd.DataFrame, patients: pd.DataFrame) -> Terms:
+    """A slice table with RATIOS, and `sum_by_patient` of it, to every metric of DEFINITIONS but the `_batch_soft`.
+
+    A batch runs over patients as it comes, so nothing of it belongs to one.
+    """
+    terms = TermsBuilder(patients)
+    with_tumour, owners = has_tumour(slices), slices["patient_id"]
+    tp, fp, fn, tn = (patients[name].to_numpy(np.float64) for name in COUNT_COLUMNS)
+    for name in ("dice", "iou"):
+        terms.mean(f"{name}_patient", patients[name].where(has_tumour(patients)))
+        terms.slice_mean(f"{name}_slice_tumour", slices[name].where(with_tumour), owners)
+        # NaN is a slice empty in both masks; a false alarm on an empty slice is 0 by its own counts
+        terms.slice_mean(f"{name}_slice_all", slices[name].fillna(1.0), owners)
+    terms.ratio("dice_pooled", 2 * tp, 2 * tp + fp + fn)
+    terms.ratio("iou_pooled", tp, tp + fp + fn)
+    terms.ratio("accuracy", tp + tn, tp + fp + fn + tn)
+    terms.ratio("sensitivity", tp, tp + fn)
+    terms.ratio("specificity", tn, tn + fp)
+    terms.ratio("precision", tp, tp + fp)
+    return terms.build()
 
 
 def check_consistency(summary: Json) -> None:
@@ -199,10 +223,6 @@ def _sum_batches(slices: pd.DataFrame, batch_size: int) -> pd.DataFrame:
             "iou": (intersection + SMOOTHING) / (both - intersection + SMOOTHING),
         }
     )
-
-
-def _has_tumour(table: pd.DataFrame) -> "pd.Series[bool]":
-    return (table["tp"] + table["fn"]) > 0
 
 
 def _to_json(value: Any) -> float | None:

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from brainseg_cli.errors import InputError
+from brainseg_cli.metrics.masks import check_probs
 from brainseg_cli.types import Json, Mask, Probs
 
 BINS = 15
@@ -19,15 +19,6 @@ DEFINITIONS: dict[str, str] = {
     "brier": "Brier score: mean over all pixels of (probability - reference) squared. Background included, hence "
     "small: compare it with finding nothing, whose score is the share of tumour pixels.",
 }
-
-
-def check_probs(reference: Mask, probs: Probs | Mask) -> None:
-    """InputError where the shapes differ, or a probability is outside [0, 1] or NaN. Arrays without pixels pass."""
-    if reference.shape != probs.shape:
-        raise InputError(f"the reference is {reference.shape}, the probabilities {probs.shape}")
-    # written so that a NaN fails it too
-    if probs.size and not (probs.min() >= 0 and probs.max() <= 1):
-        raise InputError(f"probabilities run from {probs.min()} to {probs.max()}, not within [0, 1]")
 
 
 def bin_probs(reference: Mask, probs: Probs | Mask) -> ReliabilitySums:

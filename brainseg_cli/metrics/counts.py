@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from brainseg_cli.errors import InputError
+from brainseg_cli.metrics.masks import check_masks, check_probs
 from brainseg_cli.types import Mask, Probs
 
 Ratio = npt.NDArray[np.float64]
@@ -32,13 +32,9 @@ class SoftSums(NamedTuple):
 def compute_counts(reference: Mask, prediction: Mask) -> Counts:
     """Count the pixels of two masks of one shape, bool or integer, 0 background and anything else tumour.
 
-    Arrays without pixels give four zeros. InputError where the shapes differ, or where one is not a mask but
-    floating-point (probabilities have to meet a threshold first).
+    Arrays without pixels give four zeros. InputError as `check_masks`.
     """
-    _check_shapes(reference, prediction)
-    for name, mask in (("reference", reference), ("prediction", prediction)):
-        if mask.dtype.kind not in "bui":
-            raise InputError(f"the {name} holds {mask.dtype} values and is not a mask")
+    check_masks(reference, prediction)
     in_reference, in_prediction = reference != 0, prediction != 0
     reference_px, prediction_px = np.count_nonzero(in_reference), np.count_nonzero(in_prediction)
     tp = np.count_nonzero(in_reference & in_prediction)
@@ -50,12 +46,9 @@ def compute_soft_sums(reference: Mask, probs: Probs | Mask) -> SoftSums:
     """Sum p * r, p and r over the pixels of a mask r (not 0 is tumour) and probabilities p of its shape.
 
     A mask in {0, 1} may stand for the probabilities. Sums are float64, in pixels. Arrays without pixels give
-    three zeros. InputError where the shapes differ or a probability is outside [0, 1] or NaN.
+    three zeros. InputError as `check_probs`.
     """
-    _check_shapes(reference, probs)
-    # written so that a NaN fails it too
-    if probs.size and not (probs.min() >= 0 and probs.max() <= 1):
-        raise InputError(f"probabilities run from {probs.min()} to {probs.max()}, not within [0, 1]")
+    check_probs(reference, probs)
     in_reference = reference != 0
     return SoftSums(
         intersection=float(np.sum(probs[in_reference], dtype=np.float64)),
@@ -109,8 +102,3 @@ def _divide(numerator: Ratio, denominator: Ratio) -> Ratio:
     ratio: Ratio = np.full(np.shape(denominator), np.nan)
     np.divide(numerator, denominator, out=ratio, where=denominator != 0)
     return ratio
-
-
-def _check_shapes(reference: Mask, prediction: Probs | Mask) -> None:
-    if reference.shape != prediction.shape:
-        raise InputError(f"the reference is {reference.shape}, the prediction {prediction.shape}")

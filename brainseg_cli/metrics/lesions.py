@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from brainseg_cli.errors import InputError
 from brainseg_cli.metrics import counts
+from brainseg_cli.metrics.masks import check_masks, find_box
 from brainseg_cli.types import Json, Mask
 
 Connectivity = Literal[8, 26]
@@ -56,8 +57,12 @@ def compute_lesions(reference: Mask, prediction: Mask) -> Lesions:
     differ, have other than 2 or 3 axes, or an array is no mask but floating-point. The dice is that of BraTS 2023
     (Moawad et al., arXiv 2306.00838), without its dilation of the reference before lesions are told apart.
     """
-    _check(reference, prediction)
-    in_reference, in_prediction = _crop(reference != 0, prediction != 0)
+    check_masks(reference, prediction)
+    if reference.ndim not in (2, 3):
+        raise InputError(f"lesions are told apart in 2 or 3 dimensions, the masks have {reference.ndim}")
+    in_reference, in_prediction = reference != 0, prediction != 0
+    box = find_box(in_reference | in_prediction)  # most of a slice has no tumour to label
+    in_reference, in_prediction = in_reference[box], in_prediction[box]
     (reference_labels, n), (prediction_labels, predicted) = _label(in_reference), _label(in_prediction)
     sizes = np.bincount(reference_labels.ravel(), minlength=n + 1)
     predicted_sizes = np.bincount(prediction_labels.ravel(), minlength=predicted + 1)
@@ -103,24 +108,3 @@ def _label(mask: npt.NDArray[np.bool_]) -> tuple[Labels, int]:
         return np.zeros(mask.shape, np.int32), 0
     labels, found = ndimage.label(mask, np.ones((3,) * mask.ndim, bool))
     return labels, int(found)
-
-
-def _crop(*masks: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
-    """The masks within the smallest box that holds the tumour of all of them; most of a slice has none."""
-    union = np.logical_or(*masks)
-    box = []
-    for axis in range(union.ndim):
-        others = tuple(other for other in range(union.ndim) if other != axis)
-        filled = np.flatnonzero(union.any(axis=others))
-        box.append(slice(filled[0], filled[-1] + 1) if filled.size else slice(0))
-    return [mask[tuple(box)] for mask in masks]
-
-
-def _check(reference: Mask, prediction: Mask) -> None:
-    if reference.shape != prediction.shape:
-        raise InputError(f"the reference is {reference.shape}, the prediction {prediction.shape}")
-    if reference.ndim not in (2, 3):
-        raise InputError(f"lesions are told apart in 2 or 3 dimensions, the masks have {reference.ndim}")
-    for name, mask in (("reference", reference), ("prediction", prediction)):
-        if mask.dtype.kind not in "bui":
-            raise InputError(f"the {name} holds {mask.dtype} values and is not a mask")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy.spatial import KDTree
 
 from brainseg_cli.errors import InputError
+from brainseg_cli.metrics.masks import check_masks, find_box
 
 BinaryMask = npt.NDArray[Any]
 """2-D (H, W) or 3-D (H, W, S), bool or integer; 0 is background and anything else tumour."""
@@ -41,12 +42,14 @@ def compute_surface_distances(
     Where one mask is empty, or both, there is no distance and both arrays are empty. InputError where the shapes
     differ, are neither 2-D nor 3-D, an array is floating-point, or the spacing is not positive, finite and one an axis.
     """
-    _check_masks(reference, prediction)
+    check_masks(reference, prediction)
+    if reference.ndim not in (2, 3):
+        raise InputError(f"masks of {reference.ndim} axes have no surface distance", hint="2 or 3")
     scale = _check_spacing(spacing, reference.ndim)
     in_reference, in_prediction = reference != 0, prediction != 0
     if not (in_reference.any() and in_prediction.any()):
         return SurfaceDistances(np.empty(0), np.empty(0))
-    box = _find_box(in_reference | in_prediction)
+    box = find_box(in_reference | in_prediction)
     of_reference, of_prediction = _find_surface(in_reference[box]), _find_surface(in_prediction[box])
     return SurfaceDistances(
         _measure_directed(of_reference, of_prediction, scale), _measure_directed(of_prediction, of_reference, scale)
@@ -152,15 +155,6 @@ def describe_surface(unit: Literal["px", "mm"], tolerances: Sequence[float]) -> 
     }
 
 
-def _find_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The smallest box around a mask that is not empty."""
-    sides = []
-    for axis in range(mask.ndim):
-        filled = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        sides.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return tuple(sides)
-
-
 def _find_surface(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The mask without the elements whose face neighbours are all in it; at the edge of the array none are."""
     middle = (slice(1, -1),) * mask.ndim
@@ -183,16 +177,6 @@ def _measure_directed(
         tree = KDTree(np.argwhere(target) * scale, balanced_tree=False, compact_nodes=False)
         distances[apart] = tree.query(np.argwhere(start & ~target) * scale)[0]
     return distances
-
-
-def _check_masks(reference: BinaryMask, prediction: BinaryMask) -> None:
-    if reference.shape != prediction.shape:
-        raise InputError(f"the reference is {reference.shape}, the prediction {prediction.shape}")
-    if reference.ndim not in (2, 3):
-        raise InputError(f"masks of {reference.ndim} axes have no surface distance", hint="2 or 3")
-    for name, mask in (("reference", reference), ("prediction", prediction)):
-        if mask.dtype.kind not in "bui":
-            raise InputError(f"the {name} holds {mask.dtype} values and is not a mask")
 
 
 def _check_spacing(spacing: Sequence[float] | None, axes: int) -> npt.NDArray[np.float64]:

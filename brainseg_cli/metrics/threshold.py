@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from brainseg_cli.errors import InputError
 from brainseg_cli.metrics import counts
-from brainseg_cli.metrics.calibration import check_probs
+from brainseg_cli.metrics.masks import check_probs
 from brainseg_cli.types import Json, Mask, Probs
 
 _HUNDREDTHS = range(1, 100)

@@ -5,6 +5,7 @@ holds preprocessing, threshold, channels and where the weights come from.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -17,7 +18,7 @@ from brainseg_cli.io.contracts import Contract, read_contract
 from brainseg_cli.io.images import read_bytes
 from brainseg_cli.models.build import describe_model, rebuild_model
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class BundleInfo(Contract):
@@ -28,6 +29,8 @@ class BundleInfo(Contract):
     torch_version: str
     preprocess: PreprocessConfig
     threshold: float = 0.5
+    threshold_from: Literal["default", "val"] = "default"
+    """`val` where it is the one that scored best there. A bundle of schema 1 has none."""
     channel_names: list[str]
     encoder_weights: str
     """What the encoder started from: `none` (random numbers) or `imagenet`."""
@@ -45,7 +48,12 @@ def save_bundle(folder: Path, model: nn.Module, info: BundleInfo) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_bytes(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}), sync=True)
     write_json(folder / "config.json", describe_model(model))
-    write_json(folder / "brainseg.json", info.model_dump(mode="json"))
+    write_info(folder, info)
+
+
+def write_info(folder: Path, info: BundleInfo) -> None:
+    """Replace brainseg.json alone, in the present schema: the weights stay."""
+    write_json(folder / "brainseg.json", info.model_dump(mode="json") | {"schema_version": SCHEMA_VERSION})
 
 
 def find_bundle(path: Path) -> Path:

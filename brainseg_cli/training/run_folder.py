@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from brainseg_cli.config import Config, read_config
@@ -11,6 +12,7 @@ from brainseg_cli.data.manifest import Dataset
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.atomic import write_json, write_text
 from brainseg_cli.io.contracts import Contract, read_contract
+from brainseg_cli.types import Json
 
 
 class RunInfo(Contract):
@@ -56,6 +58,10 @@ class RunFolder:
         return self.path / "metrics.csv"
 
     @property
+    def thresholds(self) -> Path:
+        return self.path / "thresholds.csv"
+
+    @property
     def log(self) -> Path:
         return self.path / "train.log"
 
@@ -91,19 +97,41 @@ class RunFolder:
 
     def read_metrics(self) -> pd.DataFrame:
         """metrics.csv; InputError where there is none."""
-        try:
-            return pd.read_csv(self.metrics)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot be read as a table: {error}", where=self.metrics) from None
+        return self._read_table(self.metrics)
+
+    def write_thresholds(self, rows: Sequence[Json]) -> None:
+        """thresholds.csv, a row a threshold: how val scores there."""
+        write_text(self.thresholds, pd.DataFrame(rows).to_csv(index=False))
+
+    def read_thresholds(self) -> list[Json] | None:
+        """thresholds.csv; None in a run that has not chosen one. InputError where it is damaged."""
+        if not self.thresholds.exists():
+            return None
+        columns = ["threshold", "dice_patient", "dice_pooled"]
+        table = self._read_table(self.thresholds, columns)[columns].apply(pd.to_numeric, errors="coerce")
+        if not np.isfinite(table.to_numpy(np.float64)).all():
+            raise InputError("has cells that are no number", where=self.thresholds)
+        return [{str(name): float(value) for name, value in row.items()} for row in table.to_dict("records")]
+
+    def read_split(self) -> dict[str, set[str]]:
+        """split.csv: the patients of each split; InputError where it is not there."""
+        table = self._read_table(self.split, ["patient_id", "split"])
+        return {str(split): set(rows["patient_id"]) for split, rows in table.groupby("split")}
 
     def read_report(self, name: str) -> pd.DataFrame:
         """A table of report/; InputError where it is not there."""
+        return self._read_table(self.report / name)
+
+    def _read_table(self, path: Path, needed: Sequence[str] = ()) -> pd.DataFrame:
         try:
             # empty is not defined; a patient may be called NA
             texts = {"image": str, "patient_id": str}
-            return pd.read_csv(self.report / name, dtype=texts, keep_default_na=False, na_values=[""])
+            table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot be read as a table: {error}", where=self.report / name) from None
+            raise InputError(f"cannot be read as a table: {error}", where=path) from None
+        if absent := [name for name in needed if name not in table.columns]:
+            raise InputError(f"has no column {', '.join(absent)}", where=path)
+        return table
 
     def read_config(self) -> Config:
         """config.toml."""

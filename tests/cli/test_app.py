@@ -9,12 +9,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import brainseg_cli
 from brainseg_cli.config import list_presets
+from brainseg_cli.io.images import write_mask
 
-HEAVY = ("torch", "torchvision", "albumentations", "pandas", "matplotlib", "segmentation_models_pytorch", "timm")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "albumentations",
+    "pandas",
+    "matplotlib",
+    "segmentation_models_pytorch",
+    "timm",
+    "scipy",
+    "jinja2",
+)
 CALL = "import sys; sys.argv = ['brainseg', *sys.argv[1:]]; from brainseg_cli.cli.app import main"
 
 
@@ -23,7 +35,7 @@ def python(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["predict", "--help"], ["train", "-h"], ["--version"], ["info", "--json"]]
+    "arguments", [["--help"], ["predict", "--help"], ["train", "-h"], ["eval", "-h"], ["--version"], ["info", "--json"]]
 )
 def test_what_needs_no_framework_loads_none(arguments: list[str]) -> None:
     code = f"{CALL}\ntry:\n    main()\nfinally:\n    print(*sys.modules, file=sys.stderr)"
@@ -36,7 +48,13 @@ def test_what_needs_no_framework_loads_none(arguments: list[str]) -> None:
 def test_measuring_masks_loads_no_deep_learning_framework(tmp_path: Path) -> None:
     code = "import sys, brainseg_cli.evaluate, brainseg_cli.overlay; print(*sys.modules)"
     loaded = set(python("-c", code).stdout.split())
-    assert "pandas" in loaded and not loaded & {"torch", "segmentation_models_pytorch", "albumentations"}
+    frameworks = {"torch", "segmentation_models_pytorch", "albumentations", "matplotlib"}
+    assert "pandas" in loaded and not loaded & (frameworks - {"matplotlib"})
+    write_mask(tmp_path / "masks" / "p" / "p_1.png", np.eye(5, dtype=np.uint8))
+    code = f"{CALL}\ntry:\n    main()\nfinally:\n    print(*sys.modules, file=sys.stderr)"
+    masks = str(tmp_path / "masks")
+    done = python("-c", code, "eval", "--reference", masks, "--prediction", masks, "-o", str(tmp_path / "report"))
+    assert done.returncode == 0 and not set(done.stderr.splitlines()[-1].split()) & frameworks
 
 
 def test_the_module_and_the_installed_script_are_the_program() -> None:
@@ -70,7 +88,10 @@ def test_help_names_every_verb_and_says_it_is_no_medical_device(brainseg: Callab
         ["eval", "--reference", "a"],
         ["eval", "run", "--patients", "who.csv"],
         ["eval", "run", "--split", "holdout"],
-        ["eval", "--reference", "a", "--prediction", "b", "--threshold", "0.4"],
+        ["eval", "--reference", "a", "--prediction", "b", "--threshold", "1.4"],
+        ["eval", "--reference", "a", "--prediction", "b", "--tolerance", "-1"],
+        ["eval", "--reference", "a", "--prediction", "b", "--batch-size", "0"],
+        ["eval", "run", "--fail-under", "dice=0.8"],
         ["overlay", "x.png"],
         ["train"],
         ["train", "data", "--demo"],

@@ -47,9 +47,13 @@ def test_data_to_stdout_and_the_rest_to_stderr(
     for word in ("train_loss", "val_loss", "train_dice", "val_iou", "val_accuracy", "lr", "images_per_s", "left"):
         assert all(f"{word}=" in line for line in epochs)
     assert "dice_patient" in ended.err and "finding nothing" in ended.err and "\x1b" not in ended.err
-    for name in ("report/summary.json", "report/slices.csv", "report/patients.csv", "figures/overlays.png"):
-        assert (run / name).exists()
-    assert json.loads((run / "report" / "summary.json").read_text())["split"] == "test"
+    report = ["lesions.csv", "patients.csv", "report.html", "report.md", "slices.csv", "summary.json"]
+    assert sorted(path.name for path in (run / "report").iterdir()) == report
+    assert (run / "figures" / "overlays.png").exists() and len(pd.read_csv(run / "thresholds.csv")) == 99
+    summary = json.loads((run / "report" / "summary.json").read_text())
+    threshold = json.loads((run / "model" / "brainseg.json").read_text())["threshold"]
+    assert (summary["split"], summary["threshold"], summary["threshold_from"]) == ("test", threshold, "val")
+    assert f"threshold {threshold:g}" in ended.err
 
 
 def test_one_json_object_and_quiet(
@@ -118,7 +122,10 @@ def test_kill_9_and_resume_end_as_if_nothing_had_happened(
     resumed = brainseg("train", "--resume", "-o", killed, "--device", "cpu")
     assert (resumed.code, resumed.out) == (0, f"{killed}\n"), resumed.err
     assert brainseg("train", dataset, "-o", whole, *arguments).code == 0
-    for name in ("model/model.safetensors", "model/brainseg.json", "report/slices.csv", "config.toml", "split.csv"):
+    for name in (
+        "model/model.safetensors", "model/brainseg.json", "report/slices.csv", "config.toml", "split.csv",
+        "thresholds.csv",
+    ):  # fmt: skip
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     assert numbers(killed).to_csv() == numbers(whole).to_csv()
     left_behind = [path for path in killed.rglob("*") if path.name.endswith(".partial")]
@@ -133,7 +140,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
 def test_a_finished_run_resumed_is_measured_again_and_not_trained(brainseg: Program, copied: Path, run: Path) -> None:
     ended = brainseg("train", "--resume", "-o", copied, "--device", "cpu")
     assert ended.code == 0 and "epoch 1/" not in ended.err
-    for name in ("model/model.safetensors", "metrics.csv", "state/last.pt"):
+    for name in ("model/model.safetensors", "model/brainseg.json", "thresholds.csv", "metrics.csv", "state/last.pt"):
         assert (copied / name).read_bytes() == (run / name).read_bytes()
 
 

@@ -12,6 +12,8 @@ from brainseg_cli.io.images import read_image, read_mask
 SCRIPT = Path(sys.executable).with_name("brainseg")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("BRAINSEG_")}
 
+REPORT = ["lesions.csv", "patients.csv", "report.html", "report.md", "slices.csv", "summary.json"]
+
 
 def brainseg(*arguments: object, cwd: Path) -> str:
     """Its stdout; anything but success is shown."""
@@ -50,12 +52,11 @@ def test_from_slices_to_measured_masks(
         "model/brainseg.json",
         "model/config.json",
         "model/model.safetensors",
-        "report/patients.csv",
-        "report/slices.csv",
-        "report/summary.json",
+        *(f"report/{name}" for name in REPORT),
         "run.json",
         "split.csv",
         "state/last.pt",
+        "thresholds.csv",
         "train.log",
     ]
     assert tree(tmp_path / "run") == of_the_run
@@ -76,11 +77,13 @@ def test_from_slices_to_measured_masks(
 
     arguments = ["--reference", phantom, "--prediction", "masks", "--patients", "run/split.csv"]
     assert brainseg("eval", *arguments, cwd=tmp_path) == "report\n"
-    assert tree(tmp_path / "report") == ["patients.csv", "slices.csv", "summary.json"]
+    assert tree(tmp_path / "report") == REPORT
     run, folders = (json.loads((tmp_path / at / "summary.json").read_text()) for at in ("run/report", "report"))
-    for name, value in run["metrics"].items():
-        assert name.endswith("_batch_soft") or folders["metrics"][name] == value, name
-    assert run["counted"] == folders["counted"] and run["find_nothing"] == folders["find_nothing"]
+    assert set(run["metrics"]) - set(folders["metrics"]) == {"ece", "brier"}
+    for name, value in folders["metrics"].items():
+        assert name.endswith("_batch_soft") or run["metrics"][name] == value, name
+        assert folders["find_nothing"][name] == run["find_nothing"][name]
+    assert run["counted"] == folders["counted"] and run["lesions"] == folders["lesions"]
 
     arguments = [phantom, "--masks", "masks", "--reference", phantom, "-o", "figures"]
     shown = brainseg("overlay", *arguments, cwd=tmp_path).splitlines()

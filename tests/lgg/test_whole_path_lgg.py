@@ -10,7 +10,7 @@ import pytest
 
 from brainseg_cli import prepare
 from brainseg_cli.config import Config
-from brainseg_cli.evaluate import evaluate_folders, evaluate_run
+from brainseg_cli.evaluate import conclude, measure_folders, measure_run
 from brainseg_cli.io.images import read_image, read_mask
 from brainseg_cli.models.bundle import load_bundle
 from brainseg_cli.train import train
@@ -63,13 +63,16 @@ def test_masks_of_raw_tiffs_measure_as_the_run_does(
     assert all(read_mask(Path(record["mask"])).shape == (256, 256) for record in records[::9])
     assert len(load_bundle(of_real_slices)[1].channel_names) == 3
 
-    run = evaluate_run(of_real_slices, device_name="cpu").summary
-    folders = evaluate_folders(six / "slices", tmp_path / "masks", patients_from=of_real_slices / "split.csv").summary
+    run = conclude(measure_run(of_real_slices, device_name="cpu")).summary
+    side = measure_folders(six / "slices", tmp_path / "masks", patients=of_real_slices / "split.csv")
+    folders = conclude(side).summary
     assert run["counted"] == folders["counted"]
     assert run["counted"]["slices"] == len(records) and run["counted"]["patients_with_tumour"] == 2
     assert run["counted"]["prediction_px"] == sum(record["area_px"] for record in records) > 0
-    for name, value in run["metrics"].items():
-        assert name.endswith("_batch_soft") or folders["metrics"][name] == value, name
+    assert set(run["metrics"]) - set(folders["metrics"]) == {"ece", "brier"}
+    for name, value in folders["metrics"].items():
+        assert name.endswith("_batch_soft") or run["metrics"][name] == value, name
+    assert run["lesions"] == folders["lesions"] and run["lesions"]["connectivity"] == {"26": 2}
 
 
 def test_overlays_of_real_slices(brainseg: Callable[..., Any], lgg: Path, tmp_path: Path) -> None:

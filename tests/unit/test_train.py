@@ -11,12 +11,18 @@ import torch
 
 from brainseg_cli import prepare
 from brainseg_cli.config import Config, read_config
+from brainseg_cli.data.manifest import load_dataset
 from brainseg_cli.data.phantom import patient_name
 from brainseg_cli.errors import DownloadError, InputError, OutputExistsError, TrainingError, UsageError
-from brainseg_cli.evaluate import evaluate_run, write_report
+from brainseg_cli.evaluate import conclude, measure_run, write_report
 from brainseg_cli.io.images import read_image
-from brainseg_cli.models.bundle import load_bundle
+from brainseg_cli.metrics.aggregate import summarise
+from brainseg_cli.metrics.threshold import choose_threshold
+from brainseg_cli.models.bundle import load_bundle, write_info
+from brainseg_cli.models.segmenter import Segmenter
+from brainseg_cli.predict import plan
 from brainseg_cli.train import draw_run_figures, resume, train
+from brainseg_cli.training.measure import measure_split, sweep_thresholds
 from brainseg_cli.training.run_folder import RunFolder
 from brainseg_cli.training.state import load_state
 
@@ -54,6 +60,11 @@ def interrupting(recorder: Any, at: int) -> Any:
     return Interrupting()
 
 
+@pytest.fixture
+def copied(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "copied"))
+
+
 def test_the_run_folder(run: Path, dataset: Path, tiny: Callable[..., Config]) -> None:
     assert tree(run) == [
         "config.toml",
@@ -65,6 +76,7 @@ def test_the_run_folder(run: Path, dataset: Path, tiny: Callable[..., Config]) -
         "run.json",
         "split.csv",
         "state/last.pt",
+        "thresholds.csv",
         "train.log",
     ]
     assert read_config(run / "config.toml") == tiny()
@@ -87,8 +99,43 @@ def test_the_best_epoch_is_the_one_in_the_bundle(run: Path) -> None:
     info = load_bundle(run)[1]
     assert info.epoch == metrics["epoch"][best]
     assert info.val_dice_patient == pytest.approx(metrics["val_dice_patient"][best], abs=1e-12)
-    assert info.encoder_weights == "none" and info.threshold == 0.5 and len(info.channel_names) == 3
+    assert info.encoder_weights == "none" and len(info.channel_names) == 3
     assert load_state(run / "state" / "last.pt").epoch == 3
+
+
+def test_the_threshold_that_scores_best_on_val_is_in_the_bundle(run: Path, dataset: Path) -> None:
+    table = pd.read_csv(run / "thresholds.csv")
+    assert list(table) == ["threshold", "dice_patient", "dice_pooled"]
+    assert table["threshold"].tolist() == [n / 100 for n in range(1, 100)]
+    info = load_bundle(run)[1]
+    rows = RunFolder(run).read_thresholds()
+    assert rows is not None and (info.threshold, info.threshold_from) == (choose_threshold(rows), "val")
+    best = table["dice_patient"].max()
+    assert table.set_index("threshold")["dice_patient"][info.threshold] == best > table["dice_patient"].min()
+    # a row is what the masks at that threshold score, counted one by one
+    opened = load_dataset(dataset)
+    network, _ = load_bundle(run)
+    segmenter = Segmenter(network, info.preprocess, 3, torch.device("cpu"))
+    for threshold in (0.01, info.threshold, 0.99):
+        counted, _ = measure_split(segmenter, opened, "val", threshold=threshold)
+        expected = summarise(counted)["metrics"]
+        for name in ("dice_patient", "dice_pooled"):
+            assert table.set_index("threshold")[name][threshold] == pytest.approx(expected[name], abs=1e-12)
+    assert rows == sweep_thresholds(segmenter, opened, "val")  # as it was before it went to a file
+
+
+def test_the_threshold_in_the_bundle_is_the_one_that_is_used(copied: Path, phantom: Path, tmp_path: Path) -> None:
+    found = []
+    for threshold in (0.02, 0.98):
+        info = load_bundle(copied)[1]
+        write_info(copied / "model", info.model_copy(update={"threshold": threshold}))
+        prediction = plan([str(phantom)], copied, tmp_path / str(threshold), device_name="cpu")
+        area = sum(record["area_px"] for record in prediction.run() if patient_name(10) in record["image"])
+        side = measure_run(copied, device_name="cpu")
+        measured = side.measures.patients.set_index("patient_id").loc[patient_name(10), "prediction_px"]
+        assert prediction.threshold == side.about["threshold"] == threshold and measured == area
+        found.append(area)
+    assert found[0] > found[1]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +166,8 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert result.epochs == 3
     assert same(tmp_path / "whole", tmp_path / "parts")
     assert tree(tmp_path / "whole") == tree(tmp_path / "parts")
+    for name in ("thresholds.csv", "model/brainseg.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
 def test_a_run_stopped_in_its_first_epoch_starts_again(
@@ -140,16 +189,18 @@ def test_worker_processes_change_no_weight(
     assert same(tmp_path / "alone", tmp_path / "two")
 
 
-@pytest.fixture
-def copied(run: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(run, tmp_path / "copied"))
-
-
 def test_a_finished_run_is_left_as_it_is(copied: Path, run: Path, recorder: Any) -> None:
     (copied / "metrics.csv").unlink()  # stopped between the last state and its table
+    (copied / "thresholds.csv").unlink()  # or before its threshold was chosen
+    write_info(
+        copied / "model", load_bundle(copied)[1].model_copy(update={"threshold": 0.5, "threshold_from": "default"})
+    )
     result = resume(copied, recorder, device_name="cpu")
     assert result.epochs == 3 and recorder.rows == []
-    for name in ("metrics.csv", "state/last.pt", "model/model.safetensors", "model/brainseg.json", "config.toml"):
+    for name in (
+        "metrics.csv", "state/last.pt", "model/model.safetensors", "model/brainseg.json", "config.toml",
+        "thresholds.csv",
+    ):  # fmt: skip
         assert (copied / name).read_bytes() == (run / name).read_bytes()
 
 
@@ -202,6 +253,7 @@ def test_overwriting_begins_anew(copied: Path, dataset: Path, tiny: Callable[...
     with pytest.raises(Interrupt):
         train(dataset, copied, config, interrupting(recorder, 1), device_name="cpu", overwrite=True)
     assert not (copied / "state" / "last.pt").exists() and not (copied / "metrics.csv").exists()
+    assert not (copied / "thresholds.csv").exists()
     with pytest.raises(InputError, match="holds no model"):  # the old weights are not taken for the new run's
         load_bundle(copied)
     train(dataset, copied, config, recorder, device_name="cpu", overwrite=True)
@@ -253,6 +305,23 @@ def test_without_val_the_run_says_what_chose(
     config = tiny({"train.epochs": 1, "train.batch_size": 16})
     train(made, tmp_path / "run", config, recorder, device_name="cpu")
     assert any("no val split" in message for message in recorder.messages)
+    info = load_bundle(tmp_path / "run")[1]  # a threshold is not chosen on what was trained on
+    assert (info.threshold, info.threshold_from) == (0.5, "default")
+    assert RunFolder(tmp_path / "run").read_thresholds() is None
+
+
+def test_without_tumour_in_val_the_threshold_stays(
+    phantom: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any
+) -> None:
+    made = split_as(phantom, tmp_path, {0: "test", 10: "val"})
+    result = train(made, tmp_path / "run", tiny({"train.epochs": 1}), recorder, device_name="cpu")
+    assert result.best_val_dice_patient is None
+    assert "no val patient has tumour: the threshold stays at 0.5" in recorder.messages
+    info = load_bundle(tmp_path / "run")[1]
+    assert (info.threshold, info.threshold_from) == (0.5, "default")
+    assert not (tmp_path / "run" / "thresholds.csv").exists()
+    about = measure_run(tmp_path / "run", device_name="cpu").about
+    assert (about["threshold"], about["threshold_from"], about["threshold_sweep"]) == (0.5, "default", None)
 
 
 def test_nothing_to_learn_from_is_refused(
@@ -280,7 +349,7 @@ def test_memory_that_does_not_suffice_is_one_line(
 def test_figures_of_the_best_the_median_and_the_worst_patient(copied: Path, recorder: Any) -> None:
     with pytest.raises(InputError, match="report"):
         draw_run_figures(copied, device_name="cpu")
-    write_report(evaluate_run(copied, split="train", device_name="cpu"), copied / "report")
+    write_report(conclude(measure_run(copied, split="train", device_name="cpu")), copied / "report")
     told: list[int] = []
     figures = draw_run_figures(copied, device_name="cpu", progress=lambda done, total, what: told.append(done))
     assert [path.name for path in figures] == [
@@ -293,8 +362,9 @@ def test_figures_of_the_best_the_median_and_the_worst_patient(copied: Path, reco
 
 
 def test_patients_without_tumour_are_not_drawn(copied: Path) -> None:
-    evaluation = evaluate_run(copied, device_name="cpu")
-    table = evaluation.patients[evaluation.patients["reference_px"] == 0]
+    evaluation = conclude(measure_run(copied, device_name="cpu"))
+    patients = evaluation.side.measures.patients
+    table = patients[patients["reference_px"] == 0]
     assert len(table) == 1
     write_report(evaluation, copied / "report")
     table.to_csv(copied / "report" / "patients.csv", index=False)

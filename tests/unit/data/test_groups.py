@@ -115,13 +115,13 @@ def test_the_patients_column_is_found_by_name_else_it_is_the_first(table, header
 def test_what_becomes_of_each_kind_of_column(table):
     patients = [f"p{number}" for number in range(1, 11)]
     rows = [
-        f"{name},{'MF'[at % 2]},{at % 8},{10 * at - 30},{name}x,same,{'' if at == 4 else 'NA' if at == 5 else at % 2}"
+        f"{name},{'MF'[at % 2]},{at % 5},{10 * at - 30},{name}x,same,{'' if at == 4 else 'NA' if at == 5 else at % 2}"
         for at, name in enumerate(patients)
     ]
     groups, notes = read_metadata(table("patient,sex,grade,age,comment,one,dead", *rows), patients)
     assert list(groups) == ["sex", "grade", "age", "dead"]
     assert groups["sex"] == {name: "MF"[at % 2] for at, name in enumerate(patients)}
-    assert sorted(set(groups["grade"].values())) == list("01234567")
+    assert sorted(set(groups["grade"].values())) == list("01234")
     assert list(groups["age"].values()) == ["low (-30 to 0)"] * 4 + ["middle (10-30)"] * 3 + ["high (40-60)"] * 3
     assert groups["dead"].keys() == set(patients) - {"p5", "p6"}
     assert notes == [
@@ -212,3 +212,12 @@ def test_a_file_that_is_not_there_or_no_text(table, tmp_path):
         read_metadata(tmp_path, PATIENTS)
     with pytest.raises(InputError, match="UTF-8"):
         read_metadata(table("id,größe", "a,1", encoding="latin-1"), PATIENTS)
+
+
+def test_numbers_that_few_patients_share_are_a_scale(tmp_path: Path) -> None:
+    ages = {"a": 20, "b": 29, "c": 33, "d": 51, "e": 58, "f": 58, "g": 66}
+    path = tmp_path / "ages.csv"
+    path.write_text("\n".join(["patient,age", *(f"{name},{age}" for name, age in ages.items())]) + "\n")
+    # six values of seven patients; mean ranks 0, 1, 2 | 3, 4.5, 4.5 | 6, parted at 7/3 and 14/3
+    groups = read_metadata(path, ages)[0]["age"]
+    assert groups == dict.fromkeys("abc", "low (20-33)") | dict.fromkeys("def", "middle (51-58)") | {"g": "high (66)"}

@@ -5,15 +5,19 @@ from pathlib import Path
 import pytest
 
 from brainseg_cli.errors import InputError, UsageError
+from brainseg_cli.io.images import is_map_name
 from brainseg_cli.io.inputs import (
     Input,
     find_images,
     find_inputs,
     index_by_key,
+    is_called_mask,
+    mask_key,
     natural_order,
     parse_slice_index,
     plan_outputs,
     slice_key,
+    walk_images,
 )
 
 
@@ -174,3 +178,32 @@ def test_inputs_that_would_share_an_output_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a_1.png", "a_1.tif")
     with pytest.raises(UsageError, match=r"a_1\.png and .*a_1\.tif would both be written to .*a_1\.png"):
         plan_outputs(find_inputs([str(tmp_path)]), tmp_path / "out", ".png")
+
+
+@pytest.mark.parametrize(
+    ("relative", "suffix", "key"),
+    [
+        ("p/p_7_mask.TIF", "", "p/p_7"),
+        ("test/Masks/p/p_7.png", "", "test/p/p_7"),
+        ("images/p_7.png", "", "p_7"),
+        ("p/p_7_pred.png", "_pred", "p/p_7"),
+        ("p/p_7_mask_pred.png", "_pred", "p/p_7"),
+        ("p/p_7.png", "_pred", "p/p_7"),
+        ("q/p_7/seg.npy", "seg", "q/p_7"),
+        ("seg.npy", "seg", ""),
+        ("a.b/c.d.png", "", "a.b/c.d"),
+    ],
+)
+def test_mask_key(relative: str, suffix: str, key: str) -> None:
+    assert mask_key(Path(relative), suffix) == key
+
+
+def test_what_calls_itself_a_mask() -> None:
+    assert all(is_called_mask(Path(name)) for name in ("p/x_mask.png", "masks/x.png", "p/Mask/q/x.png"))
+    assert not any(is_called_mask(Path(name)) for name in ("p/x.png", "masks.png", "x_mask/y.png", "images/x.png"))
+
+
+def test_another_kind_of_file_is_walked_for_by_name(tmp_path: Path) -> None:
+    touch(tmp_path, "a_10.npy", "a_9.NPY", "b.png", ".c.npy", ".d/e.npy", "f.csv")
+    assert [path.name for path in walk_images(tmp_path)] == ["b.png"]
+    assert [path.name for path in walk_images(tmp_path, is_map_name)] == ["a_9.NPY", "a_10.npy", "b.png"]

@@ -16,13 +16,14 @@ from torch import nn
 from brainseg_cli.config import ModelConfig, PreprocessConfig
 from brainseg_cli.errors import InputError
 from brainseg_cli.models.build import build_model
-from brainseg_cli.models.bundle import SCHEMA_VERSION, BundleInfo, find_bundle, load_bundle, save_bundle
+from brainseg_cli.models.bundle import SCHEMA_VERSION, BundleInfo, find_bundle, load_bundle, save_bundle, write_info
 
 INFO = BundleInfo(
     brainseg_version="0.1.0",
     torch_version="2",
     preprocess=PreprocessConfig(size=32, intensity="unit"),
     threshold=0.4,
+    threshold_from="val",
     channel_names=["pre-contrast", "FLAIR", "post-contrast"],
     encoder_weights="imagenet",
     dataset_hash="d",
@@ -94,6 +95,23 @@ def test_saving_again_replaces_it(bundle: Path, images: torch.Tensor) -> None:
     assert len(list(bundle.iterdir())) == 3
 
 
+def test_the_information_alone_is_replaced(bundle: Path) -> None:
+    weights = (bundle / "model.safetensors").read_bytes()
+    write_info(bundle, INFO.model_copy(update={"threshold": 0.37}))
+    assert load_bundle(bundle)[1] == INFO.model_copy(update={"threshold": 0.37})
+    assert (bundle / "model.safetensors").read_bytes() == weights and len(list(bundle.iterdir())) == 3
+
+
+def test_a_bundle_of_the_first_schema_has_the_default_threshold(bundle: Path) -> None:
+    older = {name: value for name, value in INFO.model_dump(mode="json").items() if name != "threshold_from"}
+    (bundle / "brainseg.json").write_text(json.dumps(older | {"schema_version": 1, "threshold": 0.5}))
+    info = load_bundle(bundle)[1]
+    assert (info.schema_version, info.threshold, info.threshold_from) == (1, 0.5, "default")
+    write_info(bundle, info.model_copy(update={"threshold": 0.37, "threshold_from": "val"}))
+    written = json.loads((bundle / "brainseg.json").read_text())  # an older program is told to update
+    assert (written["schema_version"], written["threshold_from"]) == (SCHEMA_VERSION, "val")
+
+
 @pytest.mark.parametrize("name", ["brainseg.json", "config.json", "model.safetensors"])
 def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
     (bundle / name).unlink()
@@ -151,6 +169,7 @@ def saved(value: Any) -> bytes:
         (put("brainseg.json", b"[]"), "brainseg.json"),
         (put("brainseg.json", b"\xff"), "JSON"),
         (change("brainseg.json", threshold="high"), "threshold"),
+        (change("brainseg.json", threshold_from="test"), "threshold_from"),
         (change("brainseg.json", leaky=[]), "leaky"),
         (change("brainseg.json", surprise=1), "surprise"),
         (change("brainseg.json", schema_version=SCHEMA_VERSION + 1, surprise=1), "update brainseg"),

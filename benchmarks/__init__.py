@@ -1,4 +1,4 @@
 """How fast brainseg is beside what a user would otherwise run: ratios within one run, by alternating repeats.
 
-    python -m benchmarks eval --data DATASET
+python -m benchmarks eval --data DATASET
 """

@@ -1,23 +1,26 @@
 """All metrics of `eval` on every slice of a dataset, in memory, against MONAI's Dice and HD95 alone."""
 
+import multiprocessing
+import os
 import warnings
 from functools import partial
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from monai.metrics import DiceMetric, HausdorffDistanceMetric
 
 from benchmarks.timing import tabulate, time_in_turns, write_results
 from brainseg_cli.data.manifest import Dataset, load_dataset
-from brainseg_cli.evaluate import Side, conclude
-from brainseg_cli.evaluate.side import measure_all
+from brainseg_cli.evaluate.side import measure_all, open_pool
 from brainseg_cli.metrics.measure import PIXELS, MaskPair
+from brainseg_cli.metrics.summary import summarise_measures
 from brainseg_cli.types import Mask
 
 MONAI_BATCH = 64
+PAIRS: dict[str, list[MaskPair]] = {}
+"""By patient; where worker processes find them."""
 
 
 def disturb(dataset: Dataset) -> list[Mask]:
@@ -37,46 +40,67 @@ def disturb(dataset: Dataset) -> list[Mask]:
     return predictions
 
 
+def read_pairs(dataset: Dataset) -> tuple[list[Mask], list[Mask]]:
+    """References and predictions, slice by slice."""
+    return [np.ascontiguousarray(dataset.mask(row)) for row in range(len(dataset.slices))], disturb(dataset)
+
+
 def run(data: Path, repeats: int) -> None:
-    """Print the table and write it."""
+    """Print the table and write it. MONAI, and with it torch, lives in a process of its own."""
     dataset = load_dataset(data)
-    references = [np.ascontiguousarray(dataset.mask(row)) for row in range(len(dataset.slices))]
-    predictions = disturb(dataset)
+    references, predictions = read_pairs(dataset)
     named = dataset.slices[["image", "patient_id", "slice_index"]].itertuples(index=False)
-    pairs: dict[str, list[MaskPair]] = {}
     for (image, patient_id, index), reference, prediction in zip(named, references, predictions, strict=True):
-        pairs.setdefault(patient_id, []).append(MaskPair(image, index, reference, prediction))
+        PAIRS.setdefault(patient_id, []).append(MaskPair(image, index, reference, prediction))
     images = dataset.slices["image"].tolist()
 
-    def measure(workers: int) -> object:
-        loads = ((patient_id, partial(list, own)) for patient_id, own in pairs.items())
-        measures = measure_all(loads, images, PIXELS, workers=workers)
-        return conclude(Side("benchmark", {"leaky": False}, [], measures, lambda image: (None, *masks[image])))
+    def measure(workers: int) -> None:
+        with open_pool(workers) as pool:
+            loads = ((patient_id, partial(_load, patient_id)) for patient_id in PAIRS)
+            summarise_measures(measure_all(loads, images, PIXELS, workers=workers, pool=pool))
 
-    masks = dict(zip(images, zip(references, predictions, strict=True), strict=True))
-    stacks = [torch.from_numpy(np.stack(side))[:, None] for side in (predictions, references)]
-    with_tumour = [place for place, (a, b) in enumerate(zip(references, predictions, strict=True)) if a.any() or b.any()]
+    here, there = multiprocessing.Pipe()
+    other = multiprocessing.get_context("spawn").Process(target=_serve_monai, args=(there, data), daemon=True)
+    other.start()
+
+    def ask_monai(batch_size: int) -> None:
+        here.send(batch_size)
+        here.recv()
+
+    ours = f"brainseg: every metric and its interval, {os.cpu_count()} processes"
     sides = {
-        "brainseg eval, every metric": partial(measure, 1),
-        "the same, two workers": partial(measure, 2),
-        "MONAI, dice and hd95": partial(compute_monai, *stacks),
-        "MONAI, only the pairs with tumour": partial(compute_monai, *(stack[with_tumour] for stack in stacks)),
+        ours: partial(measure, os.cpu_count() or 1),
+        "the same, one process": partial(measure, 1),
+        "MONAI: dice and hd95, slice by slice": partial(ask_monai, 1),
+        f"the same, in batches of {MONAI_BATCH}": partial(ask_monai, MONAI_BATCH),
     }
-    table = tabulate(time_in_turns(sides, repeats), len(references), ours="brainseg eval, every metric")
-    print(f"{len(references)} pairs, {len(with_tumour)} of them with tumour in one mask or both")  # noqa: T201
+    table = tabulate(time_in_turns(sides, repeats), len(references), ours=ours)
+    other.terminate()
+    some = sum(a.any() or b.any() for a, b in zip(references, predictions, strict=True))
+    print(f"{len(references)} pairs, {some} of them with tumour in one mask or both")  # noqa: T201
     print(table.to_string(index=False))  # noqa: T201
     versions = {name: version(name) for name in ("brainseg", "torch", "monai", "numpy", "scipy")}
     print(write_results("eval", table, versions))  # noqa: T201
 
 
-def compute_monai(predictions: torch.Tensor, references: torch.Tensor) -> None:
-    """Both metrics of uint8 (N, 1, H, W), in batches, as MONAI's documentation has it."""
-    dice, hd95 = DiceMetric(), HausdorffDistanceMetric(include_background=True, percentile=95)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one a slice that is empty in a mask
-        for start in range(0, len(references), MONAI_BATCH):
-            batch = slice(start, start + MONAI_BATCH)
+def _load(patient_id: str) -> list[MaskPair]:
+    return PAIRS[patient_id]
+
+
+def _serve_monai(connection: Connection, data: Path) -> None:
+    """Both metrics of all pairs, as often as a batch size is sent: MONAI's tutorials validate item by item."""
+    import torch
+    from monai.metrics import DiceMetric, HausdorffDistanceMetric
+
+    references, predictions = (torch.from_numpy(np.stack(side))[:, None] for side in read_pairs(load_dataset(data)))
+    warnings.simplefilter("ignore")  # one a slice that is empty in a mask
+    while True:
+        batch_size = connection.recv()
+        dice, hd95 = DiceMetric(), HausdorffDistanceMetric(include_background=True, percentile=95)
+        for start in range(0, len(references), batch_size):
+            batch = slice(start, start + batch_size)
             dice(predictions[batch], references[batch])
             hd95(predictions[batch], references[batch])
-    dice.aggregate()
-    hd95.aggregate()
+        dice.aggregate()
+        hd95.aggregate()
+        connection.send(batch_size)

@@ -61,10 +61,10 @@ def read_metadata(path: Path, patient_ids: Iterable[str], by: Sequence[str] = ()
     id equals the row's, or goes on after it with _ or - or . (row TCGA_CS_4941, patient TCGA_CS_4941_19960909);
     - and _ are alike, and a row of the whole id goes before a row of a part.
 
-    Two to eight different values are categories, labelled as written. A column of numbers with more, or
-    with more than three and than half as many as patients, becomes terciles labelled with their ranges. Other columns are
-    left out and named in a note; with `by` only those are taken, and one that makes no groups is an error. An empty
-    cell (or NA, N/A, NaN, null) keeps the patient out of that grouping, as a note says. No patients: no groupings.
+    Two to eight different values are categories, labelled as written. A column of numbers with more, or with more
+    than three and than half as many as patients, becomes terciles labelled with their ranges. Other columns are left
+    out and named in a note; with `by` only those are taken, and one that makes no groups is an error. An empty cell
+    (or NA, N/A, NaN, null) keeps the patient out of that grouping, as a note says. No patients: no groupings.
 
     InputError for a file that is missing, not UTF-8, not a table, or empty, for two rows of one patient, for rows of
     none of the patients, and for a column of `by` that is not there or makes no groups.

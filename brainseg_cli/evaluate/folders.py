@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def measure_folders(
     split: str | None = None,
     ruler: Ruler = PIXELS,
     workers: int | None = None,
+    pool: Executor | None = None,
     progress: Progress = no_progress,
 ) -> Side:
     """Measure the masks in one folder against those in another, matched as `data.pairs.pair_masks` says.
@@ -75,9 +77,7 @@ def measure_folders(
     if threshold is not None and not maps:
         notes.append("the probability maps hold 0 and 1 alone, as masks do: of ece and brier nothing can be learnt")
 
-    def read(pair: Pair) -> tuple[Mask, Mask, Probs | None]:
-        return read_pair(pair, threshold=threshold, maps=maps)
-
+    read = partial(read_pair, threshold=threshold, maps=maps)
     by_key = {pair.key: pair for pair in pairs}
 
     def look(image: str) -> tuple[Image | None, Mask, Mask]:
@@ -85,7 +85,9 @@ def measure_folders(
         reference, prediction, _ = read(pair)
         return _read_slice(pair, reference.shape, asked=images is not None), reference, prediction
 
-    measures = measure_all(_group(pairs, owners, read), list(by_key), ruler, workers=workers, progress=progress)
+    measures = measure_all(
+        _group(pairs, owners, read), list(by_key), ruler, workers=workers, pool=pool, progress=progress
+    )
     about = {
         "reference": str(reference),
         "prediction": str(prediction),

@@ -17,6 +17,7 @@ Connectivity = Literal[8, 26]
 Labels = npt.NDArray[np.signedinteger]
 
 SIZE_CLASSES = ("1-9", "10-99", "100-999", "1000+")
+SMALL_TABLE = 1 << 16
 _LEAST_PX = (1, 10, 100, 1000)
 
 DEFINITIONS: dict[str, str] = {
@@ -67,17 +68,29 @@ def compute_lesions(reference: Mask, prediction: Mask) -> Lesions:
     sizes = np.bincount(reference_labels.ravel(), minlength=n + 1)
     predicted_sizes = np.bincount(prediction_labels.ravel(), minlength=predicted + 1)
 
-    # a table of all pairs could be as large as the image squared; only pairs that meet are ever listed
     both = in_reference & in_prediction
-    of_pixel = reference_labels[both].astype(np.int64) * (predicted + 1) + prediction_labels[both]
-    pairs, shared_px = np.unique(of_pixel, return_counts=True)
-    lesion, component = np.divmod(pairs, predicted + 1)
+    lesion, component, shared_px = _count_pairs(reference_labels[both], prediction_labels[both], predicted + 1)
     tp = np.bincount(lesion, shared_px, minlength=n + 1)
     touching_px = np.bincount(lesion, predicted_sizes[component], minlength=n + 1)
 
     detected = tp[1:] > 0
     dice = np.where(detected, counts.dice(tp, touching_px - tp, sizes - tp)[1:], np.nan)
     return Lesions(sizes[1:], detected, dice, predicted, predicted - len(np.unique(component)))
+
+
+def _count_pairs(
+    of_reference: Labels, of_prediction: Labels, base: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Which labels meet, and in how many pixels: (k,) each. `base` is above every label of the prediction."""
+    of_pixel = of_reference.astype(np.int64) * base + of_prediction
+    if of_pixel.size and of_pixel.max() <= SMALL_TABLE:
+        table = np.bincount(of_pixel)
+        pairs = np.flatnonzero(table)
+        shared_px = table[pairs]
+    else:  # a table of all pairs could be as large as the image squared; only pairs that meet are listed
+        pairs, shared_px = np.unique(of_pixel, return_counts=True)
+    lesion, component = np.divmod(pairs, base)
+    return lesion, component, shared_px
 
 
 def count_by_size(sizes: npt.ArrayLike, detected: npt.ArrayLike, dice: npt.ArrayLike) -> list[Json]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -30,8 +31,11 @@ def check_probs(reference: Mask, probs: Probs | Mask) -> None:
         raise InputError(f"probabilities run from {probs.min()} to {probs.max()}, not within [0, 1]")
 
 
-def find_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The smallest box around the tumour of a mask, a slice an axis; of no extent where there is no tumour."""
+def find_box(mask: npt.NDArray[np.bool_ | np.uint8]) -> tuple[slice, ...]:
+    """The smallest box around the tumour (not 0) of a mask, a slice an axis; of no extent where there is none."""
+    if mask.ndim == 2 and mask.size and mask.flags.c_contiguous:  # a slice: OpenCV passes over it once
+        left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+        return slice(top, top + height), slice(left, left + width)
     box = []
     for axis in range(mask.ndim):
         filled = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))

@@ -6,8 +6,10 @@ Nothing is averaged here: `summary` does that.
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,8 +19,9 @@ import pandas as pd
 from brainseg_cli.errors import InputError, UsageError
 from brainseg_cli.metrics.aggregate import SLICE_COLUMNS, add_ratios, measure_slice, sum_by_patient
 from brainseg_cli.metrics.calibration import BINS, bin_probs, sum_squared_error
-from brainseg_cli.metrics.counts import compute_counts
+from brainseg_cli.metrics.counts import compute_counts, compute_soft_sums
 from brainseg_cli.metrics.lesions import compute_lesions
+from brainseg_cli.metrics.masks import find_box
 from brainseg_cli.metrics.surface import measure_surface
 from brainseg_cli.types import Mask, Probs
 
@@ -26,8 +29,12 @@ Unit = Literal["px", "mm"]
 Stack = npt.NDArray[np.uint8]
 """(slices, H, W) uint8 in {0, 1}, or one slice of it (H, W)."""
 
+Box = tuple[slice, ...]
+
 TOLERANCES = (1.0, 2.0)
 HALF = np.float32(0.5)
+NOTHING = measure_slice(np.zeros((0, 0), np.uint8), np.zeros((0, 0), np.uint8))
+"""The counts of a slice without tumour, but for its tn."""
 
 
 class Ruler(NamedTuple):
@@ -43,7 +50,7 @@ class Ruler(NamedTuple):
     @property
     def names(self) -> list[str]:
         """The columns of distances in the tables."""
-        return [f"hd95_{self.unit}", f"assd_{self.unit}", *(f"nsd_{t:g}{self.unit}" for t in self.tolerances)]
+        return list(_name_distances(self))
 
     @property
     def in_plane(self) -> tuple[float, float] | None:
@@ -63,15 +70,25 @@ class Ruler(NamedTuple):
         if len(set(self.names)) < len(self.names):
             raise UsageError(f"two of the tolerances {self.tolerances} have one name", hint="six digits are told apart")
 
-    def measure_slice(self, reference: Mask, prediction: Mask) -> dict[str, float]:
-        """The distances of one slice (H, W), by `names`; all NaN where both masks are empty."""
-        found = measure_surface(reference, prediction, tolerances=self.tolerances, spacing=self.in_plane)
+    @property
+    def nothing(self) -> dict[str, float]:
+        """The distances of two empty masks."""
+        return dict.fromkeys(self.names, math.nan)
+
+    def measure(self, reference: Stack, prediction: Stack, shape: tuple[int, ...]) -> dict[str, float]:
+        """The distances of a slice (H, W) or of a volume (slices, H, W), by `names`; all NaN where both are empty.
+
+        `shape` is the whole array's where only the part with tumour is given.
+        """
+        spacing = self.in_plane if reference.ndim == 2 else self.in_volume
+        found = measure_surface(reference, prediction, tolerances=self.tolerances, spacing=spacing, shape=shape)
         return dict(zip(self.names, found.values(), strict=True))
 
-    def measure_volume(self, reference: Stack, prediction: Stack) -> dict[str, float]:
-        """The distances of one volume (slices, H, W), likewise."""
-        found = measure_surface(reference, prediction, tolerances=self.tolerances, spacing=self.in_volume)
-        return dict(zip(self.names, found.values(), strict=True))
+
+@cache
+def _name_distances(ruler: Ruler) -> tuple[str, ...]:
+    unit = ruler.unit
+    return (f"hd95_{unit}", f"assd_{unit}", *(f"nsd_{tolerance:g}{unit}" for tolerance in ruler.tolerances))
 
 
 PIXELS = Ruler()
@@ -138,17 +155,19 @@ def measure_patient(patient_id: str, pairs: Sequence[MaskPair], ruler: Ruler) ->
             where=patient_id,
             hint="without --spacing they are measured one by one, in pixels",
         )
-    slices = [_measure_pair(patient_id, pair, ruler) for pair in pairs]
+    boxes = [find_box(pair.reference | pair.prediction) for pair in pairs]
+    slices = [_measure_pair(patient_id, pair, box, ruler) for pair, box in zip(pairs, boxes, strict=True)]
     if order is None:
         stacks = [(pair.image, pair.reference, pair.prediction) for pair in pairs]
     else:
-        reference = np.stack([pairs[place].reference for place in order])
-        stacks = [("", reference, np.stack([pairs[place].prediction for place in order]))]
+        box = _unite(boxes)
+        reference = np.stack([pairs[place].reference[box] for place in order])
+        stacks = [("", reference, np.stack([pairs[place].prediction[box] for place in order]))]
     if ruler.spacing_mm is None:
         distances = {name: _mean_defined([row[name] for row in slices]) for name in ruler.names}
     else:
         _, reference, prediction = stacks[0]
-        distances = ruler.measure_volume(reference, prediction)
+        distances = ruler.measure(reference, prediction, (len(pairs), *pairs[0].reference.shape))
     lesions, counted = _measure_lesions(patient_id, stacks)
     patient = {"patient_id": patient_id, **distances, **counted}
     if any(pair.probs is None for pair in pairs):
@@ -163,28 +182,32 @@ def measure_patient(patient_id: str, pairs: Sequence[MaskPair], ruler: Ruler) ->
     return PatientMeasures(slices, halves, patient, lesions, bins)
 
 
-def measure_patients(patients: Iterable[tuple[str, Load]], ruler: Ruler, *, workers: int) -> Iterator[PatientMeasures]:
+def measure_patients(
+    patients: Iterable[tuple[str, Load]], ruler: Ruler, *, workers: int, pool: Executor | None = None
+) -> Iterator[PatientMeasures]:
     """`measure_patient` of each patient whose slices its callable gives, `workers` at a time, in order.
 
-    The callables run in the workers. At most 2 * workers + 1 patients are taken from the iterable ahead of what was
-    given out, so that memory holds a few, however many there are. What a callable or a measure raises is raised here
-    in that patient's turn, and then, as where the iterator is closed, no further patient is begun.
+    The callables run in the workers: in `pool`, else in threads. At most 2 * workers + 1 patients are taken from the
+    iterable ahead of what was given out, so that memory holds a few, however many there are. What a callable or a
+    measure raises is raised here in that patient's turn, and then, as where the iterator is closed, no further
+    patient is begun.
     """
-
-    def measure(patient_id: str, load: Load) -> PatientMeasures:
-        return measure_patient(patient_id, load(), ruler)
-
     waiting: deque[Future[PatientMeasures]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+    with nullcontext(pool) if pool is not None else ThreadPoolExecutor(workers) as executor:
         try:
             for patient_id, load in patients:
-                waiting.append(pool.submit(measure, patient_id, load))
+                waiting.append(executor.submit(_load_and_measure, patient_id, load, ruler))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for future in waiting:
+                future.cancel()
+
+
+def _load_and_measure(patient_id: str, load: Load, ruler: Ruler) -> PatientMeasures:
+    return measure_patient(patient_id, load(), ruler)
 
 
 def collect(patients: Sequence[PatientMeasures], images: Sequence[str], ruler: Ruler) -> Measures:
@@ -220,15 +243,31 @@ def collect(patients: Sequence[PatientMeasures], images: Sequence[str], ruler: R
     )
 
 
-def _measure_pair(patient_id: str, pair: MaskPair, ruler: Ruler) -> dict[str, Any]:
+def _measure_pair(patient_id: str, pair: MaskPair, box: Box, ruler: Ruler) -> dict[str, Any]:
+    """The row of a slice, from the part of it that has tumour: most have none. Only probabilities are everywhere."""
     height, width = pair.reference.shape
+    reference, prediction = pair.reference[box], pair.prediction[box]
     row: dict[str, Any] = {"image": pair.image, "patient_id": patient_id, "slice_index": pair.slice_index}
     row |= {"height": height, "width": width}
-    row |= measure_slice(pair.reference, pair.prediction, pair.probs)
-    row |= ruler.measure_slice(pair.reference, pair.prediction)
+    row |= measure_slice(reference, prediction) if reference.size else NOTHING
+    row["tn"] += height * width - reference.size
+    if pair.probs is not None:
+        row |= {
+            f"soft_{name}": value for name, value in compute_soft_sums(pair.reference, pair.probs)._asdict().items()
+        }
+    row |= ruler.measure(reference, prediction, (height, width)) if reference.size else ruler.nothing
     if pair.probs is not None:
         row["brier"] = sum_squared_error(pair.reference, pair.probs) / pair.reference.size
     return row
+
+
+def _unite(boxes: Sequence[Box]) -> Box:
+    """The smallest box around all, of no extent where none has any."""
+    filled = [box for box in boxes if box[0].start < box[0].stop]
+    return tuple(
+        slice(min((box[axis].start for box in filled), default=0), max((box[axis].stop for box in filled), default=0))
+        for axis in range(2)
+    )
 
 
 def _measure_lesions(

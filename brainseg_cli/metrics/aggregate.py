@@ -174,14 +174,14 @@ def build_overlap_terms(slices: pd.DataFrame, patients: pd.DataFrame) -> Terms:
 
     A batch runs over patients as it comes, so nothing of it belongs to one.
     """
-    terms = TermsBuilder(patients)
-    with_tumour, owners = has_tumour(slices), slices["patient_id"]
+    terms = TermsBuilder(patients, slices["patient_id"])
+    with_tumour = has_tumour(slices)
     tp, fp, fn, tn = (patients[name].to_numpy(np.float64) for name in COUNT_COLUMNS)
     for name in ("dice", "iou"):
         terms.mean(f"{name}_patient", patients[name].where(has_tumour(patients)))
-        terms.slice_mean(f"{name}_slice_tumour", slices[name].where(with_tumour), owners)
+        terms.slice_mean(f"{name}_slice_tumour", slices[name].where(with_tumour))
         # NaN is a slice empty in both masks; a false alarm on an empty slice is 0 by its own counts
-        terms.slice_mean(f"{name}_slice_all", slices[name].fillna(1.0), owners)
+        terms.slice_mean(f"{name}_slice_all", slices[name].fillna(1.0))
     terms.ratio("dice_pooled", 2 * tp, 2 * tp + fp + fn)
     terms.ratio("iou_pooled", tp, tp + fp + fn)
     terms.ratio("accuracy", tp + tn, tp + fp + fn + tn)

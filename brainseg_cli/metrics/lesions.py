@@ -2,9 +2,9 @@
 
 from typing import Literal, NamedTuple
 
+import cc3d
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from brainseg_cli.errors import InputError
 from brainseg_cli.metrics import counts
@@ -14,7 +14,7 @@ from brainseg_cli.types import Json, Mask
 Connectivity = Literal[8, 26]
 """8: slice by slice, edges and corners touch. 26: through a patient's volume, faces, edges and corners touch."""
 
-Labels = npt.NDArray[np.signedinteger]
+Labels = npt.NDArray[np.integer]
 
 SIZE_CLASSES = ("1-9", "10-99", "100-999", "1000+")
 SMALL_TABLE = 1 << 16
@@ -119,5 +119,8 @@ def _label(mask: npt.NDArray[np.bool_]) -> tuple[Labels, int]:
     """Components that touch at corners too, numbered from 1 in reading order, and how many."""
     if not mask.size:
         return np.zeros(mask.shape, np.int32), 0
-    labels, found = ndimage.label(mask, np.ones((3,) * mask.ndim, bool))
-    return labels, int(found)
+    # a slice is labelled as a volume of one: in two dimensions cc3d numbers by columns. As uint8, because of a bool
+    # array it makes a guess of how many labels it will need, and gives up on small ones where the guess was low
+    volume = mask.reshape((-1, *mask.shape[-2:])).astype(np.uint8)
+    labels, found = cc3d.connected_components(volume, connectivity=26, return_N=True)
+    return labels.reshape(mask.shape), int(found)

@@ -21,7 +21,7 @@ from brainseg_cli.metrics.aggregate import SLICE_COLUMNS, add_ratios, measure_sl
 from brainseg_cli.metrics.calibration import BINS, bin_probs, sum_squared_error
 from brainseg_cli.metrics.counts import compute_counts, compute_soft_sums
 from brainseg_cli.metrics.lesions import compute_lesions
-from brainseg_cli.metrics.masks import find_box
+from brainseg_cli.metrics.masks import check_masks, find_box
 from brainseg_cli.metrics.surface import measure_surface
 from brainseg_cli.types import Mask, Probs
 
@@ -148,6 +148,8 @@ def measure_patient(patient_id: str, pairs: Sequence[MaskPair], ruler: Ruler) ->
     the volume's, else the mean of its slices' where either mask has tumour. InputError where a spacing is given and
     the slices are no volume, and where two masks differ in size.
     """
+    for pair in pairs:
+        check_masks(pair.reference, pair.prediction)
     order = _order_volume(pairs)
     if order is None and ruler.spacing_mm is not None:
         raise InputError(
@@ -160,9 +162,7 @@ def measure_patient(patient_id: str, pairs: Sequence[MaskPair], ruler: Ruler) ->
     if order is None:
         stacks = [(pair.image, pair.reference, pair.prediction) for pair in pairs]
     else:
-        box = _unite(boxes)
-        reference = np.stack([pairs[place].reference[box] for place in order])
-        stacks = [("", reference, np.stack([pairs[place].prediction[box] for place in order]))]
+        stacks = [("", *_stack_tumour([pairs[place] for place in order], [boxes[place] for place in order]))]
     if ruler.spacing_mm is None:
         distances = {name: _mean_defined([row[name] for row in slices]) for name in ruler.names}
     else:
@@ -261,13 +261,15 @@ def _measure_pair(patient_id: str, pair: MaskPair, box: Box, ruler: Ruler) -> di
     return row
 
 
-def _unite(boxes: Sequence[Box]) -> Box:
-    """The smallest box around all, of no extent where none has any."""
-    filled = [box for box in boxes if box[0].start < box[0].stop]
-    return tuple(
-        slice(min((box[axis].start for box in filled), default=0), max((box[axis].stop for box in filled), default=0))
-        for axis in range(2)
-    )
+def _stack_tumour(pairs: Sequence[MaskPair], boxes: Sequence[Box]) -> tuple[Stack, Stack]:
+    """The part of a volume that has tumour: references and predictions, from the first such slice to the last."""
+    filled = [place for place, (rows, _) in enumerate(boxes) if rows.start < rows.stop]
+    if not filled:
+        return np.zeros((0, 0, 0), np.uint8), np.zeros((0, 0, 0), np.uint8)
+    sides = [[boxes[place][axis] for place in filled] for axis in (0, 1)]
+    box = tuple(slice(min(side.start for side in of), max(side.stop for side in of)) for of in sides)
+    inner = pairs[filled[0] : filled[-1] + 1]
+    return np.stack([pair.reference[box] for pair in inner]), np.stack([pair.prediction[box] for pair in inner])
 
 
 def _measure_lesions(

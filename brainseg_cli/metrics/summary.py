@@ -27,10 +27,10 @@ def list_metrics(ruler: Ruler, *, probabilities: bool) -> list[str]:
 def build_terms(measures: Measures) -> Terms:
     """Every metric but the two `_batch_soft`."""
     slices, patients = measures.slices, measures.patients
-    terms = TermsBuilder(patients)
+    terms = TermsBuilder(patients, slices["patient_id"])
     for name in measures.ruler.names:
         terms.mean(name, patients[name])
-        terms.slice_mean(_of_slices(name), slices[name], slices["patient_id"])
+        terms.slice_mean(_of_slices(name), slices[name])
     detected = patients["lesions_detected"]
     terms.ratio("lesion_sensitivity", detected, patients["lesions"])
     terms.ratio("lesion_false_alarms_slice", patients["lesion_false_alarms"], patients["slices"])

@@ -54,9 +54,10 @@ def compute_surface_distances(
         return SurfaceDistances(np.empty(0), np.empty(0))
     box = find_box(in_reference | in_prediction)
     of_reference, of_prediction = _find_surface(in_reference[box]), _find_surface(in_prediction[box])
-    if np.count_nonzero(of_reference) * np.count_nonzero(of_prediction) <= AT_ONCE:
+    starts, targets = _locate(of_reference) * scale, _locate(of_prediction) * scale
+    if len(starts) * len(targets) <= AT_ONCE:
         # every distance there is, each for both ways: for the outlines of a slice cheaper than any search
-        squared = cdist(np.argwhere(of_reference) * scale, np.argwhere(of_prediction) * scale, "sqeuclidean")
+        squared = cdist(starts, targets, "sqeuclidean")
         return SurfaceDistances(np.sqrt(squared.min(axis=1)), np.sqrt(squared.min(axis=0)))
     return SurfaceDistances(
         _measure_directed(of_reference, of_prediction, scale), _measure_directed(of_prediction, of_reference, scale)
@@ -119,12 +120,12 @@ def measure_surface(
     InputError as `compute_surface_distances` and `nsd`.
     """
     distances = compute_surface_distances(reference, prediction, spacing)
-    if not distances.reference.size:
-        some = reference.any() or prediction.any()
-        apart, near = (compute_diagonal(shape or reference.shape, spacing), 0.0) if some else (math.nan, math.nan)
-        return {"hd95": apart, "assd": apart} | {f"nsd_{tolerance:g}": near for tolerance in tolerances}
     measured = {"hd95": hd95(distances), "assd": assd(distances)}
-    return measured | {f"nsd_{tolerance:g}": nsd(distances, tolerance) for tolerance in tolerances}
+    measured |= {f"nsd_{tolerance:g}": nsd(distances, tolerance) for tolerance in tolerances}
+    if not distances.reference.size and (reference.any() or prediction.any()):
+        diagonal = compute_diagonal(shape or reference.shape, spacing)
+        return {name: diagonal if name in ("hd95", "assd") else 0.0 for name in measured}
+    return measured
 
 
 def describe_surface(unit: Literal["px", "mm"], tolerances: Sequence[float]) -> dict[str, str]:
@@ -187,6 +188,11 @@ def _find_surface(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return surface
 
 
+def _locate(surface: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Where the elements are, (n, axes), in reading order."""
+    return np.stack(np.unravel_index(np.flatnonzero(surface), surface.shape), axis=1, dtype=np.float64)
+
+
 def _measure_directed(
     start: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_], scale: npt.NDArray[np.float64]
 ) -> Distances:
@@ -194,8 +200,8 @@ def _measure_directed(
     distances = np.zeros(len(apart))
     if apart.any():
         # a tree for one query each: building it balanced costs more than it saves
-        tree = KDTree(np.argwhere(target) * scale, balanced_tree=False, compact_nodes=False)
-        distances[apart] = tree.query(np.argwhere(start & ~target) * scale)[0]
+        tree = KDTree(_locate(target) * scale, balanced_tree=False, compact_nodes=False)
+        distances[apart] = tree.query(_locate(start & ~target) * scale)[0]
     return distances
 
 

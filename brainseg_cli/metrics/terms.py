@@ -91,10 +91,11 @@ class Terms:
 
 
 class TermsBuilder:
-    """Collects metrics of the patients of a table, in its order."""
+    """Collects metrics of the patients of a table, in its order, and of slices: `owners` has the patient of each."""
 
-    def __init__(self, patients: pd.DataFrame) -> None:
+    def __init__(self, patients: pd.DataFrame, owners: "pd.Series[str]") -> None:
         self.index = pd.Index(patients["patient_id"], name="patient_id")
+        self._places = self.index.get_indexer(owners)
         self._above: dict[str, npt.NDArray[np.float64]] = {}
         self._below: dict[str, npt.NDArray[np.float64]] = {}
 
@@ -106,12 +107,17 @@ class TermsBuilder:
     def mean(self, name: str, values: npt.ArrayLike) -> None:
         """A mean over patients: a value each, NaN for one that is left out."""
         array = np.asarray(values, dtype=np.float64)
-        self.ratio(name, np.where(np.isnan(array), 0, array), ~np.isnan(array))
+        self.ratio(name, np.nan_to_num(array, nan=0.0), ~np.isnan(array))
 
-    def slice_mean(self, name: str, values: "pd.Series[float]", patient_ids: "pd.Series[str]") -> None:
-        """A mean over slices: a value each, NaN for one that is left out, and whose slice it is."""
-        grouped = values.groupby(patient_ids.to_numpy(), sort=False)
-        self.ratio(name, grouped.sum().reindex(self.index), grouped.count().reindex(self.index))
+    def slice_mean(self, name: str, values: npt.ArrayLike) -> None:
+        """A mean over slices: a value each, NaN for one that is left out."""
+        array = np.asarray(values, dtype=np.float64)
+        self.ratio(name, self.sum_slices(np.nan_to_num(array, nan=0.0)), self.sum_slices(~np.isnan(array)))
+
+    def sum_slices(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """A value a slice, summed by patient."""
+        weights = np.asarray(values, dtype=np.float64)
+        return np.bincount(self._places, weights, minlength=len(self.index)).astype(np.float64)
 
     def build(self, bins: npt.NDArray[np.float64] | None = None) -> Terms:
         return Terms(pd.DataFrame(self._above, self.index), pd.DataFrame(self._below, self.index), bins)

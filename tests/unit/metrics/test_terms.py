@@ -9,17 +9,18 @@ from brainseg_cli.metrics.doubt import Resamples
 from brainseg_cli.metrics.terms import Terms, TermsBuilder
 
 PATIENTS = pd.DataFrame({"patient_id": ["b", "a", "c"]})
+OWNERS = pd.Series(["a", "b", "c", "a", "a"])
 
 
 @pytest.fixture
 def terms() -> Terms:
     """b, a and c: a pooled ratio, a mean without c, a mean over slices without b, and one that nobody defines."""
-    builder = TermsBuilder(PATIENTS)
+    builder = TermsBuilder(PATIENTS, OWNERS)
     builder.ratio("pooled", [1, 2, 0], [4, 6, 10])
     builder.mean("mean", [0.5, 0.25, np.nan])
     # slices in no order: a has 1, 0 and one left out; b has one left out; c has 0.5
     values = pd.Series([1, np.nan, 0.5, np.nan, 0])
-    builder.slice_mean("slices", values, pd.Series(["a", "b", "c", "a", "a"]))
+    builder.slice_mean("slices", values)
     builder.mean("nobody", [np.nan] * 3)
     return builder.build()
 
@@ -86,7 +87,7 @@ def test_what_is_not_there_is_not_selected(terms):
 
 
 def test_join_keeps_both(terms, bins):
-    builder = TermsBuilder(PATIENTS)
+    builder = TermsBuilder(PATIENTS, OWNERS)
     builder.mean("other", [1, 2, 3])
     other = builder.build()
     for one, two in ((terms, other), (other, terms)):

@@ -130,7 +130,7 @@ def test_no_measure_exceeds_the_largest_distance_nor_that_the_diagonal(drawn):
     distances = compute_surface_distances(*drawn)
     largest = max(directed.max() for directed in distances)
     assert 0 <= hd95(distances) <= largest < compute_diagonal(reference.shape, spacing)
-    assert 0 <= assd(distances) <= largest
+    assert 0 <= assd(distances) <= largest * (1 + 1e-12)  # a mean of equals may round past them
     assert nsd(distances, largest) == 1
 
 

@@ -77,7 +77,11 @@ def test_the_threshold_is_the_bundles_unless_said(run: Path, phantom: Path, tmp_
     image = phantom / patient_name(3) / f"{patient_name(3)}_3.tif"
     areas = [predict(run, tmp_path / str(t), image, threshold=t)[0]["area_px"] for t in (0.0, 0.3, 0.5, 1.0)]
     assert areas == sorted(areas, reverse=True) and areas[0] == 40 * 56 > areas[-1]
-    assert predict(run, tmp_path / "usual", image)[0]["area_px"] == areas[2]
+    chosen = load_bundle(run)[1].threshold
+    usual, asked = (
+        predict(run, tmp_path / str(name), image, threshold=t)[0] for name, t in (("u", None), ("a", chosen))
+    )
+    assert usual["area_px"] == asked["area_px"] != areas[2]
 
 
 def test_a_bad_file_among_many_is_named_and_the_rest_is_done(

@@ -1,5 +1,6 @@
 """One side of an evaluation: a prediction, measured against its references."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -54,6 +55,7 @@ def open_pool(workers: int | None = None) -> Iterator[Executor | None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads that libraries have: they wait for work
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _ignore_interrupts)
+        gc.freeze()  # or each worker would copy what its collector looks through
         pool.submit(int).result()
     try:
         yield pool
@@ -61,6 +63,7 @@ def open_pool(workers: int | None = None) -> Iterator[Executor | None]:
         raise BrainsegError("a worker process was killed", hint="is the memory full? --workers 1 needs least") from None
     finally:
         pool.shutdown(cancel_futures=True)
+        gc.unfreeze()
 
 
 def count_workers(workers: int | None) -> int:

@@ -22,7 +22,7 @@ from brainseg_cli.metrics.calibration import BINS, bin_probs, sum_squared_error
 from brainseg_cli.metrics.counts import compute_counts, compute_soft_sums
 from brainseg_cli.metrics.lesions import compute_lesions
 from brainseg_cli.metrics.masks import check_masks, find_box
-from brainseg_cli.metrics.surface import measure_surface
+from brainseg_cli.metrics.surface import measure_slices, measure_surface
 from brainseg_cli.types import Mask, Probs
 
 Unit = Literal["px", "mm"]
@@ -75,13 +75,14 @@ class Ruler(NamedTuple):
         """The distances of two empty masks."""
         return dict.fromkeys(self.names, math.nan)
 
-    def measure(self, reference: Stack, prediction: Stack, shape: tuple[int, ...]) -> dict[str, float]:
-        """The distances of a slice (H, W) or of a volume (slices, H, W), by `names`; all NaN where both are empty.
+    def measure_slices(self, references: Stack, predictions: Stack, shape: Sequence[int]) -> list[dict[str, float]]:
+        """The distances of each slice of two stacks (n, h, w), by `names`; `shape` is what the slices were cut from."""
+        found = measure_slices(references, predictions, tolerances=self.tolerances, spacing=self.in_plane, shape=shape)
+        return [dict(zip(self.names, measured.values(), strict=True)) for measured in found]
 
-        `shape` is the whole array's where only the part with tumour is given.
-        """
-        spacing = self.in_plane if reference.ndim == 2 else self.in_volume
-        found = measure_surface(reference, prediction, tolerances=self.tolerances, spacing=spacing, shape=shape)
+    def measure_volume(self, reference: Stack, prediction: Stack, shape: Sequence[int]) -> dict[str, float]:
+        """The distances of a volume (slices, h, w), likewise, in 3-D."""
+        found = measure_surface(reference, prediction, tolerances=self.tolerances, spacing=self.in_volume, shape=shape)
         return dict(zip(self.names, found.values(), strict=True))
 
 
@@ -158,16 +159,21 @@ def measure_patient(patient_id: str, pairs: Sequence[MaskPair], ruler: Ruler) ->
             hint="without --spacing they are measured one by one, in pixels",
         )
     boxes = [find_box(pair.reference | pair.prediction) for pair in pairs]
-    slices = [_measure_pair(patient_id, pair, box, ruler) for pair, box in zip(pairs, boxes, strict=True)]
+    slices = [
+        _measure_pair(patient_id, *each)
+        for each in zip(pairs, boxes, _measure_distances(pairs, boxes, ruler), strict=True)
+    ]
     if order is None:
         stacks = [(pair.image, pair.reference, pair.prediction) for pair in pairs]
     else:
-        stacks = [("", *_stack_tumour([pairs[place] for place in order], [boxes[place] for place in order]))]
+        filled = [at for at, place in enumerate(order) if not _is_empty(boxes[place])]
+        inner = order[filled[0] : filled[-1] + 1] if filled else []
+        stacks = [("", *_cut([pairs[place] for place in inner], _unite([boxes[place] for place in inner])))]
     if ruler.spacing_mm is None:
         distances = {name: _mean_defined([row[name] for row in slices]) for name in ruler.names}
     else:
         _, reference, prediction = stacks[0]
-        distances = ruler.measure(reference, prediction, (len(pairs), *pairs[0].reference.shape))
+        distances = ruler.measure_volume(reference, prediction, (len(pairs), *pairs[0].reference.shape))
     lesions, counted = _measure_lesions(patient_id, stacks)
     patient = {"patient_id": patient_id, **distances, **counted}
     if any(pair.probs is None for pair in pairs):
@@ -243,7 +249,7 @@ def collect(patients: Sequence[PatientMeasures], images: Sequence[str], ruler: R
     )
 
 
-def _measure_pair(patient_id: str, pair: MaskPair, box: Box, ruler: Ruler) -> dict[str, Any]:
+def _measure_pair(patient_id: str, pair: MaskPair, box: Box, distances: dict[str, float]) -> dict[str, Any]:
     """The row of a slice, from the part of it that has tumour: most have none. Only probabilities are everywhere."""
     height, width = pair.reference.shape
     reference, prediction = pair.reference[box], pair.prediction[box]
@@ -255,21 +261,44 @@ def _measure_pair(patient_id: str, pair: MaskPair, box: Box, ruler: Ruler) -> di
         row |= {
             f"soft_{name}": value for name, value in compute_soft_sums(pair.reference, pair.probs)._asdict().items()
         }
-    row |= ruler.measure(reference, prediction, (height, width)) if reference.size else ruler.nothing
+    row |= distances
     if pair.probs is not None:
         row["brier"] = sum_squared_error(pair.reference, pair.probs) / pair.reference.size
     return row
 
 
-def _stack_tumour(pairs: Sequence[MaskPair], boxes: Sequence[Box]) -> tuple[Stack, Stack]:
-    """The part of a volume that has tumour: references and predictions, from the first such slice to the last."""
-    filled = [place for place, (rows, _) in enumerate(boxes) if rows.start < rows.stop]
-    if not filled:
+def _measure_distances(pairs: Sequence[MaskPair], boxes: Sequence[Box], ruler: Ruler) -> list[dict[str, float]]:
+    """Of each slice, those of one size together."""
+    found = [ruler.nothing] * len(pairs)
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for place, (pair, box) in enumerate(zip(pairs, boxes, strict=True)):
+        if not _is_empty(box):
+            alike.setdefault(pair.reference.shape, []).append(place)
+    for shape, places in alike.items():
+        stacks = _cut([pairs[place] for place in places], _unite([boxes[place] for place in places]))
+        for place, distances in zip(places, ruler.measure_slices(*stacks, shape), strict=True):
+            found[place] = distances
+    return found
+
+
+def _is_empty(box: Box) -> bool:
+    return bool(box[0].start >= box[0].stop)
+
+
+def _unite(boxes: Sequence[Box]) -> Box:
+    """The smallest box around those that are not empty."""
+    filled = [box for box in boxes if not _is_empty(box)]
+    sides = ([box[axis] for box in filled] for axis in (0, 1))
+    return tuple(
+        slice(min((side.start for side in of), default=0), max((side.stop for side in of), default=0)) for of in sides
+    )
+
+
+def _cut(pairs: Sequence[MaskPair], box: Box) -> tuple[Stack, Stack]:
+    """What lies in the box of each reference and each prediction, stacked."""
+    if not pairs:
         return np.zeros((0, 0, 0), np.uint8), np.zeros((0, 0, 0), np.uint8)
-    sides = [[boxes[place][axis] for place in filled] for axis in (0, 1)]
-    box = tuple(slice(min(side.start for side in of), max(side.stop for side in of)) for of in sides)
-    inner = pairs[filled[0] : filled[-1] + 1]
-    return np.stack([pair.reference[box] for pair in inner]), np.stack([pair.prediction[box] for pair in inner])
+    return np.stack([pair.reference[box] for pair in pairs]), np.stack([pair.prediction[box] for pair in pairs])
 
 
 def _measure_lesions(

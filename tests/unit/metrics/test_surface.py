@@ -2,8 +2,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from brainseg_cli.errors import InputError
+from brainseg_cli.metrics import surface
 from brainseg_cli.metrics.surface import (
     SurfaceDistances,
     assd,
@@ -11,6 +13,7 @@ from brainseg_cli.metrics.surface import (
     compute_surface_distances,
     describe_surface,
     hd95,
+    measure_slices,
     measure_surface,
     nsd,
 )
@@ -200,3 +203,28 @@ def test_every_name_of_a_summary_has_its_definition(unit):
         assert f"One mask empty counts as {penalty};" in text
     assert f"at most 2.5 {unit}" in definitions[f"nsd_slice_2.5{unit}"]
     assert ("mean over a patient's slices, then over patients" in definitions[f"assd_{unit}"]) == (unit == "px")
+
+
+@pytest.mark.parametrize("spacing", [None, (0.5, 2.0)])
+def test_a_stack_of_slices_is_measured_as_each_alone(rng, spacing):
+    def blob(size):
+        return ndimage.binary_opening(ndimage.gaussian_filter(rng.random((40, 56)), 2) > 0.5 + size).astype(np.uint8)
+
+    empty, noise = np.zeros((40, 56), np.uint8), rng.integers(0, 2, (40, 56), np.uint8)  # the last is one for the tree
+    references = np.stack([blob(0.02), blob(0.03), empty, empty, blob(0.02), noise, blob(0.01)])
+    predictions = np.stack([blob(0.02), empty, blob(0.03), empty, references[4], noise[::-1], blob(0.04)])
+    assert references[5].sum() * predictions[5].sum() > surface.AT_ONCE
+    together = measure_slices(references, predictions, tolerances=(0.5, 3), spacing=spacing, shape=(300, 200))
+    alone = [
+        measure_surface(*pair, tolerances=(0.5, 3), spacing=spacing, shape=(300, 200))
+        for pair in zip(references, predictions, strict=True)
+    ]
+    assert len(together) == len(alone)
+    for one, other in zip(together, alone, strict=True):
+        assert one == pytest.approx(other, rel=1e-12, nan_ok=True)
+    assert together[1]["hd95"] == compute_diagonal((300, 200), spacing) and math.isnan(together[3]["assd"])
+
+
+def test_no_slices_give_nothing():
+    nothing = np.zeros((0, 4, 5), np.uint8)
+    assert measure_slices(nothing, nothing, tolerances=(1,)) == []

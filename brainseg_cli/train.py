@@ -102,7 +102,8 @@ def resume(
 ) -> TrainResult:
     """Go on with an interrupted run, exactly: same slices, same order, same weights as if it had not stopped.
 
-    A run that had not finished its first epoch starts again; one that is complete is left as it is.
+    A run that had not finished its first epoch starts again; of one that is complete the weights stay, and its
+    threshold is chosen again, as it was or, in a run of before there was one, for the first time.
     InputError where `out` is no run, or where the dataset is not the one it began with.
     """
     run = RunFolder(out)

@@ -166,6 +166,7 @@ def build_comparison(patients: Sequence[str] = PATIENTS) -> dict[str, Any]:
     return {
         "a": "unet-a",
         "b": "unet-b",
+        "b_about": {"split": "test", "epoch": 9, "threshold": 0.5, "threshold_from": "default"},
         "leaky": False,
         "metrics": {"dice_patient": row, "hd95_px": row | {"interval": None}},
         "patients": {"dice_patient": paired | {"wilcoxon_p": 0.21875}},

@@ -141,7 +141,8 @@ def eval_command(
         raise OutputExistsError("is a file, the report is a folder", where=target, hint="give another -o")
     check_absent(target, overwrite=overwrite or _is_own_report(context))
 
-    with console.progress() as progress:
+    pool_for = 1 if run is not None else workers  # a run's time goes to its network
+    with use_case.open_pool(pool_for) as pool, console.progress() as progress:
         common: dict[str, Any] = {
             "threshold": threshold, "ruler": ruler, "workers": workers, "progress": progress,
         }  # fmt: skip
@@ -153,29 +154,31 @@ def eval_command(
                 against = use_case.measure_run(compare, on_slices_of=run, dataset_path=data, split=side.split, **common)
         else:
             assert reference is not None and prediction is not None
-            common |= {name: context.params[name] for name in OF_FOLDERS} | {"split": split}
+            common |= {name: context.params[name] for name in OF_FOLDERS} | {"split": split, "pool": pool}
             side = use_case.measure_folders(reference, prediction, **common)
             if compare is not None:
                 against = use_case.measure_folders(reference, compare, **common)
     evaluation = use_case.conclude(
         side, against=against, metadata=metadata, by=by or (), gates=gates, batch_size=batch_size
     )
+    print_summary(console, evaluation)  # first: these are not lost where the disk is full
     use_case.write_report(evaluation, target, overwrite=True)
-    print_summary(console, evaluation)
     console.say(f"report: {target / 'report.html'}")
+    results = evaluation.summary["gates"]
+    for result in results:
+        (console.say if result["met"] else console.fail)(tell_gate(result))
     if as_json:
         emit_json(evaluation.summary | {"report": str(target)})
     else:
         emit(str(target))
-    results = evaluation.summary["gates"]
-    for result in results:
-        (console.say if result["met"] else console.fail)(tell_gate(result))
     if not all(result["met"] for result in results):
         raise typer.Exit(EXIT_GATE)
 
 
 def print_summary(console: Console, evaluation: "Evaluation") -> None:
     """Every metric with its interval and what finding nothing would score beside it, then what a reader must know."""
+    from brainseg_cli.report.wording import tell_one_empty
+
     summary = evaluation.summary
     counted, leaky = summary["counted"], " LEAKY" if summary["leaky"] else ""
     where = f"{summary['split']} split" if summary["split"] else "all references"
@@ -193,6 +196,8 @@ def print_summary(console: Console, evaluation: "Evaluation") -> None:
         rows,
         note="nothing: what finding nothing scores; definitions: summary.json and docs/metrics.md",
     )
+    for names, told in tell_one_empty(summary):
+        console.say(f"{names}: {told} count as the diagonal, or 0 in an nsd")
     for name, definition in summary["definitions"].items():
         console.detail(f"{name}: {definition}")
     if summary["comparison"]:
@@ -236,7 +241,7 @@ def _check_usage(context: typer.Context) -> None:
         raise UsageError("give a RUN, or --reference DIR and --prediction DIR")
     if "run" not in given and not {"reference", "prediction"} <= given:
         raise UsageError("--reference and --prediction go together")
-    refused = given & (set(OF_FOLDERS) if "run" in given else {"data"})
+    refused = given & (set(OF_FOLDERS) if "run" in given else {"data", "device"})
     if refused:
         named = ", ".join("--" + name.replace("_", "-") for name in sorted(refused))
         raise UsageError(f"{named} cannot be given with {'a run' if 'run' in given else 'two folders of masks'}")

@@ -52,15 +52,17 @@ def conclude(
     known = {name: groups for name, groups in groupings.items() if groups}
     if metadata is not None:
         columns, said = read_metadata(metadata, patients, by)
-        known |= columns
+        known |= {f"{name} ({metadata.name})" if name in known else name: groups for name, groups in columns.items()}
         notes += said
     comparison = None
     leaky = side.about["leaky"]
     if against is not None:
         names = {"a": side.name, "b": against.name, "leaky": leaky or against.about["leaky"]}
-        comparison = names | compare(measures, against.measures, known)
+        comparison = names | {"b_about": against.about} | compare(measures, against.measures, known)
         notes += [f"{against.name}: {note}" for note in against.notes]
     measured = summarise_measures(measures, batch_size=batch_size)
+    if not measured["counted"]["patients_with_tumour"]:
+        notes.append("no reference has tumour: dice_patient, the headline, is not defined")
     summary = {
         "schema_version": SCHEMA_VERSION,
         "brainseg_version": __version__,

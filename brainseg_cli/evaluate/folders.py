@@ -64,6 +64,18 @@ def measure_folders(
     )
     pairs, notes = pairing.pairs, list(pairing.notes)
     owners = {pair.key: patient_of(pair.key) for pair in pairs}
+    if patient_regex is None and (torn := _find_shared_names(owners)):
+        if members is not None:
+            raise InputError(
+                f"{_some(torn)}: the name of several folders, so not a patient's",
+                where=reference,
+                hint="--patient-regex says which part of a path names the patient",
+            )
+        owners = {key: key.rpartition("/")[0] or owner for key, owner in owners.items()}
+        notes.append(
+            f"folders in several places are called {_some(torn)}: patients are told apart by their whole path; "
+            "--patient-regex says otherwise"
+        )
     if absent := (members or set()) - set(owners.values()):
         raise InputError(f"{len(absent)} patients of {patients} are not there: {_some(absent)}", where=reference)
     if not missing_as_empty:
@@ -72,7 +84,10 @@ def measure_folders(
         notes.append(f"{len(missing)} references have no prediction and count as not found: {_some(missing)}")
     flat = patient_regex is None and not any("/" in pair.key for pair in pairs)
     if flat and len(pairs) > 1 and len(set(owners.values())) == len(pairs):
-        notes.append("no folder says which slices are one patient's: each file counts as a patient of its own")
+        notes.append(
+            "no folder says which slices are one patient's: each file counts as a patient of its own, and intervals "
+            "over slices are far too narrow; --patient-regex finds the patient in a name"
+        )
     maps = threshold is not None and hold_maps(pair.prediction for pair in pairs if pair.prediction)
     if threshold is not None and not maps:
         notes.append("the probability maps hold 0 and 1 alone, as masks do: of ece and brier nothing can be learnt")
@@ -137,12 +152,23 @@ def _patient_of(key: str, folder: str, patient_regex: str | None) -> str:
         # a patient's own folder names its slices: p/p_7
         return parent.rpartition("/")[2] or (folder if stem.startswith(folder) else stem)
     try:
-        found = re.search(patient_regex, key)
+        pattern = re.compile(patient_regex)
     except re.error as error:
         raise UsageError(f"--patient-regex {patient_regex!r} is no regular expression: {error}") from None
-    if not found or not found.groups() or not found[1]:
+    if not pattern.groups:
+        raise UsageError(f"--patient-regex {patient_regex!r} has no group: put the patient's part in ( )")
+    found = pattern.search(key)
+    if not found or not found[1]:
         raise InputError(f"--patient-regex {patient_regex!r} finds no patient in it", where=key)
     return found[1]
+
+
+def _find_shared_names(owners: dict[str, str]) -> list[str]:
+    """The patients whose slices lie in more than one folder: of one name, then, but not one patient."""
+    folders: dict[str, set[str]] = {}
+    for key, owner in owners.items():
+        folders.setdefault(owner, set()).add(key.rpartition("/")[0])
+    return [owner for owner, found in folders.items() if len(found) > 1]
 
 
 def _read_patients(path: Path, split: str) -> set[str]:

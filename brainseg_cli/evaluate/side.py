@@ -1,5 +1,6 @@
 """One side of an evaluation: a prediction, measured against its references."""
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ from brainseg_cli.metrics.measure import Load, Measures, Ruler, collect, measure
 from brainseg_cli.types import Image, Json, Mask, Progress, no_progress
 
 MOST_WORKERS = 8
+PR_SET_PDEATHSIG = 1
 
 Look = Callable[[str], tuple[Image | None, Mask, Mask]]
 """A slice's name to the slice itself (None where only masks are known), its reference and its prediction."""
@@ -49,12 +51,12 @@ def open_pool(workers: int | None = None) -> Iterator[Executor | None]:
     """
     workers = count_workers(workers)
     safe = threading.active_count() == 1 and "torch" not in sys.modules
-    if workers == 1 or not safe or "fork" not in multiprocessing.get_all_start_methods():
+    if workers == 1 or not safe or sys.platform != "linux":
         yield None
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads that libraries have: they wait for work
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _ignore_interrupts)
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin_worker)
         gc.freeze()  # or each worker would copy what its collector looks through
         pool.submit(int).result()
     try:
@@ -71,8 +73,9 @@ def count_workers(workers: int | None) -> int:
     return min(os.cpu_count() or 1, MOST_WORKERS) if workers is None else max(workers, 1)
 
 
-def _ignore_interrupts() -> None:
+def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends the pool
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # whatever ends the parent ends its workers
 
 
 def measure_all(

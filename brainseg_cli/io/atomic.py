@@ -42,8 +42,8 @@ def write_bytes(path: Path, data: bytes, *, sync: bool = False) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 `text` to `path`, whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write UTF-8 `text` to `path`, whole or not at all. What of a file name is no text is escaped: `\\udcff`."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -27,7 +27,7 @@ BATCH_SIZE = 40
 SMOOTHING = 1.0
 TOLERANCE = 1e-9
 
-_BATCHES = f"batches of {BATCH_SIZE} consecutive slices (unless told)"
+_BATCHES = f"batches of consecutive slices (as many as counted.batch_size says, {BATCH_SIZE} unless told)"
 _BATCH_SUMS = (
     "where I, P and R are a batch's sums of probability x reference, of probability and of reference, "
     f"and the smoothing s is {SMOOTHING:g}"

@@ -9,13 +9,11 @@ from brainseg_cli.metrics.aggregate import HEADLINE
 from brainseg_cli.metrics.doubt import Resamples, compare_paired, percentile_interval
 from brainseg_cli.metrics.measure import Measures
 from brainseg_cli.metrics.summary import build_terms
-from brainseg_cli.metrics.terms import Terms
+from brainseg_cli.metrics.terms import LOWER_IS_BETTER, Terms
 from brainseg_cli.types import Json
 
 Grouping = Mapping[str, str]
 """patient_id -> the group's label; a patient without one stands in no group."""
-
-LOWER_IS_BETTER = ("hd95_", "assd_")
 
 
 def summarise_groups(measures: Measures, groupings: Mapping[str, Grouping]) -> dict[str, list[Json]]:

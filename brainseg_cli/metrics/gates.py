@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from brainseg_cli.errors import UsageError
+from brainseg_cli.metrics.terms import LOWER_IS_BETTER
 from brainseg_cli.types import Json
 
 Bound = Literal["under", "over"]
@@ -36,12 +37,18 @@ def parse_gate(text: str, bound: Bound) -> Gate:
 
 
 def check_names(gates: Iterable[Gate], known: Collection[str]) -> None:
-    """UsageError for the first gate on a metric that is not among the `known`, with the nearest of them."""
+    """UsageError for the first gate on a metric that is not among the `known`, or that looks the wrong way."""
     for gate in gates:
+        if gate.metric in ("ece", "brier") and gate.metric not in known:
+            raise UsageError(f"--fail-{gate.bound}: {gate.metric} needs probabilities", hint="--threshold and maps")
         if gate.metric not in known:
             near = difflib.get_close_matches(gate.metric, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known) or 'none'}"
             raise UsageError(f"--fail-{gate.bound}: there is no metric {gate.metric!r}", hint=hint)
+        worse = "over" if gate.metric.startswith(LOWER_IS_BETTER) else "under"
+        if gate.bound != worse:
+            better = "lower" if worse == "over" else "higher"
+            raise UsageError(f"--fail-{gate.bound}: {gate.metric} is better the {better} it is", hint=f"--fail-{worse}")
 
 
 def check_gate(gate: Gate, metrics: Mapping[str, float | None]) -> Json:

@@ -63,8 +63,8 @@ class Ruler(NamedTuple):
 
     def check(self) -> None:
         """UsageError for a spacing or a tolerance that measures nothing, and for two tolerances of one name."""
-        if self.spacing_mm is not None and not all(0 < side < math.inf for side in self.spacing_mm):
-            raise UsageError(f"a spacing of {self.spacing_mm} mm is not possible", hint="three numbers above 0")
+        if self.spacing_mm is not None and not all(1e-6 <= side <= 1e6 for side in self.spacing_mm):
+            raise UsageError(f"a spacing of {self.spacing_mm} mm is not possible", hint="three of 1e-6 to 1e6")
         if not all(0 <= tolerance < math.inf for tolerance in self.tolerances):
             raise UsageError(f"a tolerance of {self.tolerances} is not possible", hint="0 or more")
         if len(set(self.names)) < len(self.names):

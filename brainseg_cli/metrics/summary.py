@@ -137,7 +137,10 @@ def _count_empty(measures: Measures) -> tuple[dict[str, dict[str, int]], dict[st
     one_empty: dict[str, Json] = {}
     for name in measures.ruler.names:
         left_out[name] = {"patients_empty_in_both": int(measures.patients[name].isna().sum())}
-        left_out[_of_slices(name)] = {"slices_empty_in_both": int(measures.slices[name].isna().sum())}
+        slices = {"slices_empty_in_both": int(measures.slices[name].isna().sum())}
+        left_out[_of_slices(name)] = slices
+        if measures.ruler.spacing_mm is None:
+            left_out[name] = slices | left_out[name]
         one_empty[name], one_empty[_of_slices(name)] = dict(of_patients), dict(of_slices)
     missed = measures.patients["lesions"] - measures.patients["lesions_detected"]
     left_out["lesion_dice"] = {"lesions_missed": int(missed.sum())}

@@ -16,6 +16,8 @@ from brainseg_cli.metrics.calibration import compute_ece
 from brainseg_cli.metrics.doubt import Resamples, interval_of_ratio, percentile_interval
 
 Interval = list[float] | None
+LOWER_IS_BETTER = ("hd95_", "assd_", "lesion_false_alarms_", "ece", "brier")
+"""How the names of metrics begin that improve downwards; the others improve upwards."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from brainseg_cli.metrics.comparison import LOWER_IS_BETTER
 from brainseg_cli.metrics.gates import tell_gate
+from brainseg_cli.metrics.terms import LOWER_IS_BETTER
 from brainseg_cli.report import charts, wording
 from brainseg_cli.report.pictures import BEST, Picture, draw_picture
 from brainseg_cli.report.tables import build_table
@@ -77,6 +77,7 @@ def _environment() -> Environment:
         "interval": wording.format_interval,
         "setting": wording.format_value,
         "kind": wording.kind_of,
+        "where": wording.tell_where,
         "count": partial(wording.format_number, kind="count"),
     }
     return environment
@@ -110,6 +111,7 @@ def _describe_metric(summary: Json, name: str) -> dict[str, Any]:
         "at_half": (summary["at_half"] or {}).get(name),
         "definition": summary["definitions"][name],
         "lower": name.startswith(LOWER_IS_BETTER),
+        "empty": wording.tell_empty(summary["one_empty"].get(name)),
         "whisker": charts.draw_whisker(value, interval, nothing) if kind == "share" else "",
     }
 

@@ -58,7 +58,16 @@ def _list_metrics(summary: Json) -> str:
         kind, interval = kind_of(name), summary["intervals"].get(name)
         nothing = summary["find_nothing"].get(name)
         rows.append([name, format_number(value, kind), format_interval(interval, kind), format_number(nothing, kind)])
-    return _table(["metric", "value", "95 % interval", "finding nothing"], rows)
+    table = _table(["metric", "value", "95 % interval", "finding nothing"], rows)
+    return "\n\n".join(
+        [
+            table,
+            *(
+                f"{names}: {told} count as the diagonal, or 0 in an nsd."
+                for names, told in wording.tell_one_empty(summary)
+            ),
+        ]
+    )
 
 
 def _list_groups(by: str, groups: Sequence[Json]) -> str:
@@ -82,6 +91,8 @@ def _list_comparison(summary: Json) -> list[str]:
         "## Comparison",
         f"a is {_escape(comparison['a'])}, b is {_escape(comparison['b'])}; differences are a - b.",
     ]
+    if where := wording.tell_where(summary):
+        parts.append(f"a: {where}. b: {wording.tell_where(comparison['b_about'])}.")
     if comparison["leaky"]:
         parts.append("**LEAKY: one of the two was measured on patients it had seen.**")
     rows = []

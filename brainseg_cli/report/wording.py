@@ -121,6 +121,15 @@ def tell_one_empty(summary: Json) -> list[tuple[str, str]]:
     return [(", ".join(names), told) for told, names in cases.items()]
 
 
+def tell_empty(count: Json | None) -> str:
+    """The same of one metric in few words, to stand beside its value; nothing where there is nothing to say."""
+    if not count or not (count["missed"] or count["false_alarm"]):
+        return ""
+    return (
+        f"{count['of']} with one mask empty: {_group(count['missed'])} missed, {_group(count['false_alarm'])} invented"
+    )
+
+
 def tell_lesions(summary: Json) -> str:
     """What a lesion is here: by how many patients are connected how, 26 in 3-D or 8 within a slice."""
     where = {"26": "26-connected in 3-D", "8": "8-connected within a slice"}

@@ -256,7 +256,7 @@ def test_a_metric_that_is_not_defined_meets_no_gate(brainseg: Program, phantom: 
         (["--fail-over", "hd95_mm=12"], "did you mean hd95_px?"),
         (["--fail-over", "hd95_px=12", "--spacing", "1,1,1"], "did you mean hd95_mm?"),
         (["--fail-over", "nsd_3px=1"], "there is no metric 'nsd_3px'"),
-        (["--fail-over", "brier=1"], "there is no metric 'brier'"),  # masks have no probabilities
+        (["--fail-over", "brier=1"], "brier needs probabilities"),
         (["--fail-under", "dice_patient"], "is not a metric and a number"),
         (["--fail-under", "dice_patient=high"], "is not a metric and a number"),
         (["--fail-over", "hd95_px=nan"], "is not a metric and a number"),

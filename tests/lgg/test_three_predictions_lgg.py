@@ -137,7 +137,8 @@ def test_finding_nothing(volumes, unit):
     with_tumour = sum(mask.any() for mask in (slices if unit == "px" else volumes.values()))
     of = "slices" if unit == "px" else "patients"
     assert found["one_empty"][f"hd95_{unit}"] == {"missed": with_tumour, "false_alarm": 0, "of": of}
-    assert found["left_out"][f"hd95_{unit}"] == {"patients_empty_in_both": 1}
+    empty_slices = {"slices_empty_in_both": sum(not mask.any() for mask in slices)} if unit == "px" else {}
+    assert found["left_out"][f"hd95_{unit}"] == {"patients_empty_in_both": 1} | empty_slices
     assert found["lesions"]["predicted"] == found["lesions"]["detected"] == 0
 
 
@@ -188,7 +189,8 @@ def test_marking_everything(volumes, unit):
     empty = sum(not mask.any() for mask in (slices if unit == "px" else volumes.values()))
     of = "slices" if unit == "px" else "patients"
     assert found["one_empty"][f"hd95_{unit}"] == {"missed": 0, "false_alarm": empty, "of": of}
-    assert found["left_out"][f"hd95_{unit}"] == {"patients_empty_in_both": 0}
+    nothing_left_out = {"patients_empty_in_both": 0} | ({"slices_empty_in_both": 0} if unit == "px" else {})
+    assert found["left_out"][f"hd95_{unit}"] == nothing_left_out
 
 
 def test_the_reference_itself(volumes, unit):

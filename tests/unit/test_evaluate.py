@@ -1,6 +1,7 @@
 """eval: the same numbers whichever way they are asked for, and nothing missing passed over."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -596,3 +597,68 @@ def test_what_is_no_run(tmp_path: Path, copied: Path) -> None:
     point(copied, surprise=1)
     with pytest.raises(InputError, match="surprise"):
         evaluate_run(copied)
+
+
+def write_pair(tmp_path: Path, name: str, rng: np.random.Generator) -> None:
+    for side in ("reference", "prediction"):
+        write_mask(tmp_path / side / name, rng.integers(0, 2, (8, 9), np.uint8))
+
+
+def test_folders_of_one_name_in_several_places_are_several_patients(tmp_path: Path, rng: np.random.Generator) -> None:
+    names = ["site0/001/s_1.png", "site0/001/s_2.png", "site1/001/s_1.png", "site1/002/s_1.png"]
+    for name in names:
+        write_pair(tmp_path, name, rng)
+    evaluation = evaluate_folders(tmp_path / "reference", tmp_path / "prediction")
+    patients = evaluation.side.measures.patients
+    assert patients["patient_id"].tolist() == ["site0/001", "site1/001", "site1/002"]
+    assert patients["slices"].tolist() == [2, 1, 1]
+    assert any("001: patients are told apart by their whole path" in note for note in evaluation.summary["notes"])
+    # a table of patients, and a rule, speak of names: there the first cannot be guessed, and the second decides
+    table = tmp_path / "split.csv"
+    table.write_text("patient_id,split\n001,test\n")
+    with pytest.raises(InputError, match=r"001: the name of several folders.*--patient-regex"):
+        evaluate_folders(tmp_path / "reference", tmp_path / "prediction", patients=table)
+    one = evaluate_folders(tmp_path / "reference", tmp_path / "prediction", patient_regex=r"(\d+)/s_")
+    assert one.side.measures.patients["patient_id"].tolist() == ["001", "002"]
+
+
+def test_a_rule_without_a_group_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_pair(tmp_path, "p/s_1.png", rng)
+    with pytest.raises(UsageError, match="has no group"):
+        evaluate_folders(tmp_path / "reference", tmp_path / "prediction", patient_regex="p")
+
+
+def test_names_that_are_no_text_are_reported_all_the_same(tmp_path: Path, rng: np.random.Generator) -> None:
+    strange = os.fsdecode(b"p\xff")
+    try:
+        write_pair(tmp_path, f"{strange}/s_1.png", rng)
+    except OSError:
+        pytest.skip("this file system takes names of text only")
+    write_report(evaluate_folders(tmp_path / "reference", tmp_path / "prediction"), tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["counted"]["slices"] == 1
+    assert "p\\udcff" in (tmp_path / "out" / "patients.csv").read_text(encoding="utf-8")
+
+
+def test_a_column_called_like_a_group_of_ours_stands_beside_it(references: Path, tmp_path: Path) -> None:
+    table = tmp_path / "data.csv"
+    names = sorted(folder.name for folder in references.iterdir())
+    table.write_text(
+        "\n".join(["patient_id,institution", *(f"{n},{'ab'[at % 2]}" for at, n in enumerate(names))]) + "\n"
+    )
+    side = measure_folders(references, references)
+    groups = conclude(side, metadata=table).summary["subgroups"]
+    assert {"institution", "institution (data.csv)"} <= groups.keys()
+
+
+def test_the_other_side_of_a_comparison_says_what_it_is(run: Path) -> None:
+    side, other = measure_run(run), measure_run(run, threshold=0.9)
+    comparison = conclude(side, against=other).summary["comparison"]
+    assert comparison["b_about"]["threshold"] == 0.9 and comparison["b_about"]["threshold_from"] == "given"
+
+
+def test_no_tumour_at_all_is_said(tmp_path: Path) -> None:
+    for side in ("reference", "prediction"):
+        write_mask(tmp_path / side / "p" / "s_1.png", np.zeros((8, 9), np.uint8))
+    summary = evaluate_folders(tmp_path / "reference", tmp_path / "prediction").summary
+    assert any("no reference has tumour" in note for note in summary["notes"])

@@ -35,7 +35,19 @@ def test_an_unknown_metric_names_the_nearest():
     with pytest.raises(UsageError, match="known here: dice_patient, dice_pooled, hd95_px, ece"):
         check_names([Gate("qqq", "under", 1)], KNOWN)
     with pytest.raises(UsageError, match="known here: none"):
-        check_names([Gate("ece", "under", 1)], [])
+        check_names([Gate("dice_pooled", "under", 1)], [])
+    with pytest.raises(UsageError, match="ece needs probabilities"):
+        check_names([Gate("ece", "over", 1)], ["dice_patient"])
+
+
+@pytest.mark.parametrize(
+    "metric, bound", [("hd95_px", "under"), ("ece", "under"), ("dice_patient", "over"), ("lesion_sensitivity", "over")]
+)
+def test_a_gate_that_looks_the_wrong_way_would_always_be_met(metric, bound):
+    other = {"under": "over", "over": "under"}[bound]
+    with pytest.raises(UsageError, match=rf"{metric} is better the \w+ it is \(--fail-{other}\)"):
+        check_names([Gate(metric, bound, 1)], [metric])
+    check_names([Gate(metric, other, 1)], [metric])
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,10 @@ def test_what_is_left_out_or_counts_as_a_diagonal():
         assert found["left_out"] == {
             **{name: {"patients_without_tumour": 1} for name in ("dice_patient", "iou_patient")},
             **{name: {"slices_without_tumour": 6} for name in ("dice_slice_tumour", "iou_slice_tumour")},
-            **{name + unit: {"patients_empty_in_both": 1} for name in on_patients},
+            **{
+                name + unit: {"patients_empty_in_both": 1} | ({"slices_empty_in_both": 5} if unit == "px" else {})
+                for name in on_patients
+            },
             **{name + unit: {"slices_empty_in_both": 5} for name in on_slices},
             "lesion_dice": {"lesions_missed": 1},
         }
@@ -470,7 +473,7 @@ def test_marking_everything():
         }
     )
     assert found["one_empty"]["hd95_px"] == {"missed": 0, "false_alarm": 6, "of": "slices"}
-    assert found["left_out"]["hd95_px"] == {"patients_empty_in_both": 0}
+    assert found["left_out"]["hd95_px"] == {"slices_empty_in_both": 0, "patients_empty_in_both": 0}
     assert found["left_out"]["hd95_slice_px"] == {"slices_empty_in_both": 0}
 
 

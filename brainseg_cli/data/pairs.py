@@ -105,8 +105,8 @@ def pair_masks(
 def check_complete(pairing: Pairing, prediction: Path) -> None:
     """InputError, naming some from each side, where a reference has no prediction below `prediction`."""
     if missing := pairing.unmatched_references:
-        told = f"has no prediction for {len(missing)} of {len(pairing.pairs)} references: {_some(missing)}"
-        left = f"; left over: {_some(extra)}" if (extra := pairing.unmatched_predictions) else ""
+        told = f"has no prediction for {len(missing)} of {len(pairing.pairs)} references: {name_some(missing)}"
+        left = f"; left over: {name_some(extra)}" if (extra := pairing.unmatched_predictions) else ""
         raise InputError(told, where=prediction, hint="--missing-as-empty takes them for empty" + left)
 
 
@@ -249,8 +249,9 @@ def _find_slices(
 
 
 def _note(names: Sequence[str], what: str) -> list[str]:
-    return [f"{len(names)} {what}: {_some(names)}"] if names else []
+    return [f"{len(names)} {what}: {name_some(names)}"] if names else []
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
+def name_some(names: Sequence[str], most: int = 5) -> str:
+    """The first few, and how many more there are; nothing of no names."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from brainseg_cli.data.pairs import Pair, check_complete, hold_maps, pair_masks, read_pair
+from brainseg_cli.data.pairs import Pair, check_complete, hold_maps, name_some, pair_masks, read_pair
 from brainseg_cli.errors import InputError, UsageError
 from brainseg_cli.evaluate.side import Side, measure_all
 from brainseg_cli.io.images import read_image
@@ -67,21 +67,22 @@ def measure_folders(
     if patient_regex is None and (torn := _find_shared_names(owners)):
         if members is not None:
             raise InputError(
-                f"{_some(torn)}: the name of several folders, so not a patient's",
+                f"{name_some(sorted(torn))}: the name of several folders, so not a patient's",
                 where=reference,
                 hint="--patient-regex says which part of a path names the patient",
             )
         owners = {key: key.rpartition("/")[0] or owner for key, owner in owners.items()}
         notes.append(
-            f"folders in several places are called {_some(torn)}: patients are told apart by their whole path; "
-            "--patient-regex says otherwise"
+            f"folders in several places are called {name_some(sorted(torn))}: patients are told apart by their whole "
+            "path; --patient-regex says otherwise"
         )
     if absent := (members or set()) - set(owners.values()):
-        raise InputError(f"{len(absent)} patients of {patients} are not there: {_some(absent)}", where=reference)
+        named = name_some(sorted(absent))
+        raise InputError(f"{len(absent)} patients of {patients} are not there: {named}", where=reference)
     if not missing_as_empty:
         check_complete(pairing, prediction)
     elif missing := pairing.unmatched_references:
-        notes.append(f"{len(missing)} references have no prediction and count as not found: {_some(missing)}")
+        notes.append(f"{len(missing)} references have no prediction and count as not found: {name_some(missing)}")
     flat = patient_regex is None and not any("/" in pair.key for pair in pairs)
     if flat and len(pairs) > 1 and len(set(owners.values())) == len(pairs):
         notes.append(
@@ -184,10 +185,6 @@ def _read_patients(path: Path, split: str) -> set[str]:
     if not chosen:
         raise InputError(f"names no {split} patient", where=path)
     if torn := chosen & set(table.loc[table["split"] != split, "patient_id"]):
-        raise InputError(f"is leaky: {_some(torn)} stand in several splits", where=path, hint="brainseg eval RUN")
+        named = name_some(sorted(torn))
+        raise InputError(f"is leaky: {named} stand in several splits", where=path, hint="brainseg eval RUN")
     return chosen
-
-
-def _some(names: set[str] | Sequence[str], most: int = 5) -> str:
-    ordered = sorted(names)
-    return ", ".join(ordered[:most]) + (f" and {len(ordered) - most} more" if len(ordered) > most else "")

@@ -1,7 +1,6 @@
 """All metrics of `eval` on every slice of a dataset, in memory, against MONAI's Dice and HD95 alone."""
 
 import multiprocessing
-import os
 import warnings
 from functools import partial
 from importlib.metadata import version
@@ -13,14 +12,12 @@ import numpy as np
 
 from benchmarks.timing import tabulate, time_in_turns, write_results
 from brainseg_cli.data.manifest import Dataset, load_dataset
-from brainseg_cli.evaluate.side import measure_all, open_pool
+from brainseg_cli.evaluate.side import measure_all
 from brainseg_cli.metrics.measure import PIXELS, MaskPair
 from brainseg_cli.metrics.summary import summarise_measures
 from brainseg_cli.types import Mask
 
 MONAI_BATCH = 64
-PAIRS: dict[str, list[MaskPair]] = {}
-"""By patient; where worker processes find them."""
 
 
 def disturb(dataset: Dataset) -> list[Mask]:
@@ -50,14 +47,14 @@ def run(data: Path, repeats: int) -> None:
     dataset = load_dataset(data)
     references, predictions = read_pairs(dataset)
     named = dataset.slices[["image", "patient_id", "slice_index"]].itertuples(index=False)
+    pairs: dict[str, list[MaskPair]] = {}
     for (image, patient_id, index), reference, prediction in zip(named, references, predictions, strict=True):
-        PAIRS.setdefault(patient_id, []).append(MaskPair(image, index, reference, prediction))
+        pairs.setdefault(patient_id, []).append(MaskPair(image, index, reference, prediction))
     images = dataset.slices["image"].tolist()
 
-    def measure(workers: int) -> None:
-        with open_pool(workers) as pool:
-            loads = ((patient_id, partial(_load, patient_id)) for patient_id in PAIRS)
-            summarise_measures(measure_all(loads, images, PIXELS, workers=workers, pool=pool))
+    def measure() -> None:
+        loads = ((patient_id, partial(list, own)) for patient_id, own in pairs.items())
+        summarise_measures(measure_all(loads, images, PIXELS, workers=1))
 
     here, there = multiprocessing.Pipe()
     other = multiprocessing.get_context("spawn").Process(target=_serve_monai, args=(there, data), daemon=True)
@@ -67,10 +64,9 @@ def run(data: Path, repeats: int) -> None:
         here.send(how)
         here.recv()
 
-    ours = f"brainseg: every metric and its interval, {os.cpu_count()} processes"
+    ours = "brainseg: every metric and its interval"
     sides = {
-        ours: partial(measure, os.cpu_count() or 1),
-        "the same, one process": partial(measure, 1),
+        ours: measure,
         "MONAI: dice and hd95, a list of MetaTensors": partial(ask_monai, "items"),
         f"the same, batches of {MONAI_BATCH} plain tensors": partial(ask_monai, "batches"),
     }
@@ -81,10 +77,6 @@ def run(data: Path, repeats: int) -> None:
     print(table.to_string(index=False))  # noqa: T201
     versions = {name: version(name) for name in ("brainseg", "torch", "monai", "numpy", "scipy")}
     print(write_results("eval", table, versions))  # noqa: T201
-
-
-def _load(patient_id: str) -> list[MaskPair]:
-    return PAIRS[patient_id]
 
 
 def _serve_monai(connection: Connection, data: Path) -> None:

@@ -141,8 +141,7 @@ def eval_command(
         raise OutputExistsError("is a file, the report is a folder", where=target, hint="give another -o")
     check_absent(target, overwrite=overwrite or _is_own_report(context))
 
-    pool_for = 1 if run is not None else workers  # a run's time goes to its network
-    with use_case.open_pool(pool_for) as pool, console.progress() as progress:
+    with console.progress() as progress:
         common: dict[str, Any] = {
             "threshold": threshold, "ruler": ruler, "workers": workers, "progress": progress,
         }  # fmt: skip
@@ -154,7 +153,7 @@ def eval_command(
                 against = use_case.measure_run(compare, on_slices_of=run, dataset_path=data, split=side.split, **common)
         else:
             assert reference is not None and prediction is not None
-            common |= {name: context.params[name] for name in OF_FOLDERS} | {"split": split, "pool": pool}
+            common |= {name: context.params[name] for name in OF_FOLDERS} | {"split": split}
             side = use_case.measure_folders(reference, prediction, **common)
             if compare is not None:
                 against = use_case.measure_folders(reference, compare, **common)

@@ -6,6 +6,6 @@
 from brainseg_cli.evaluate.conclusion import Evaluation, conclude, write_report
 from brainseg_cli.evaluate.folders import measure_folders
 from brainseg_cli.evaluate.run import measure_run
-from brainseg_cli.evaluate.side import Side, open_pool
+from brainseg_cli.evaluate.side import Side
 
-__all__ = ["Evaluation", "Side", "conclude", "measure_folders", "measure_run", "open_pool", "write_report"]
+__all__ = ["Evaluation", "Side", "conclude", "measure_folders", "measure_run", "write_report"]

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +32,6 @@ def measure_folders(
     split: str | None = None,
     ruler: Ruler = PIXELS,
     workers: int | None = None,
-    pool: Executor | None = None,
     progress: Progress = no_progress,
 ) -> Side:
     """Measure the masks in one folder against those in another, matched as `data.pairs.pair_masks` says.
@@ -101,9 +99,7 @@ def measure_folders(
         reference, prediction, _ = read(pair)
         return _read_slice(pair, reference.shape, asked=images is not None), reference, prediction
 
-    measures = measure_all(
-        _group(pairs, owners, read), list(by_key), ruler, workers=workers, pool=pool, progress=progress
-    )
+    measures = measure_all(_group(pairs, owners, read), list(by_key), ruler, workers=workers, progress=progress)
     about = {
         "reference": str(reference),
         "prediction": str(prediction),

@@ -6,8 +6,7 @@ Nothing is averaged here: `summary` does that.
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, NamedTuple
@@ -188,18 +187,16 @@ def measure_patient(patient_id: str, pairs: Sequence[MaskPair], ruler: Ruler) ->
     return PatientMeasures(slices, halves, patient, lesions, bins)
 
 
-def measure_patients(
-    patients: Iterable[tuple[str, Load]], ruler: Ruler, *, workers: int, pool: Executor | None = None
-) -> Iterator[PatientMeasures]:
+def measure_patients(patients: Iterable[tuple[str, Load]], ruler: Ruler, *, workers: int) -> Iterator[PatientMeasures]:
     """`measure_patient` of each patient whose slices its callable gives, `workers` at a time, in order.
 
-    The callables run in the workers: in `pool`, else in threads. At most 2 * workers + 1 patients are taken from the
+    The callables run in the workers, which are threads. At most 2 * workers + 1 patients are taken from the
     iterable ahead of what was given out, so that memory holds a few, however many there are. What a callable or a
     measure raises is raised here in that patient's turn, and then, as where the iterator is closed, no further
     patient is begun.
     """
     waiting: deque[Future[PatientMeasures]] = deque()
-    with nullcontext(pool) if pool is not None else ThreadPoolExecutor(workers) as executor:
+    with ThreadPoolExecutor(workers) as executor:
         try:
             for patient_id, load in patients:
                 waiting.append(executor.submit(_load_and_measure, patient_id, load, ruler))

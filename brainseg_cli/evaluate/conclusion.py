@@ -1,8 +1,9 @@
 """What was measured, concluded: summary, groups, comparison, gates, and the report folder."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -85,7 +86,10 @@ def write_report(evaluation: Evaluation, out: Path, *, overwrite: bool = False) 
     """
     check_absent(out, overwrite=overwrite)
     summary, measures = evaluation.summary, evaluation.side.measures
-    pictures = [_picture(evaluation.side, kind, image) for kind, image in choose_pictures(measures.slices)]
+    rows = measures.slices.set_index("image").to_dict("index")
+    pictures = [
+        _picture(evaluation.side, kind, image, rows[image]) for kind, image in choose_pictures(measures.slices)
+    ]
     texts = {
         "report.html": render_html(summary, measures.slices, measures.patients, pictures),
         "report.md": render_markdown(summary, measures.patients),
@@ -98,8 +102,7 @@ def write_report(evaluation: Evaluation, out: Path, *, overwrite: bool = False) 
     write_json(out / "summary.json", summary)
 
 
-def _picture(side: Side, kind: str, image: str) -> Picture:
-    row = side.measures.slices.set_index("image").loc[image]
+def _picture(side: Side, kind: str, image: str, row: dict[Hashable, Any]) -> Picture:
     picture, reference, prediction = side.look(image)
     return Picture(
         kind=kind,

@@ -51,6 +51,6 @@ def measure_all(
     slices = 0
     for patient in measure_patients(patients, ruler, workers=count_workers(workers)):
         measured.append(patient)
-        slices += len(patient.slices)
+        slices += len(patient.slices["image"])
         progress(slices, len(images), "measuring")
     return collect(measured, images, ruler)

@@ -16,9 +16,10 @@ from brainseg_cli.metrics import counts
 from brainseg_cli.metrics.terms import Terms, TermsBuilder
 from brainseg_cli.types import Json, Mask, Probs
 
+NAME_COLUMNS = ("image", "patient_id", "slice_index")
 COUNT_COLUMNS = ("tp", "fp", "fn", "tn")
 SOFT_COLUMNS = ("soft_intersection", "soft_prediction", "soft_reference")
-SLICE_COLUMNS = ("image", "patient_id", "slice_index", *COUNT_COLUMNS, *SOFT_COLUMNS)
+SLICE_COLUMNS = (*NAME_COLUMNS, *COUNT_COLUMNS, *SOFT_COLUMNS)
 PIXEL_RATIOS = ("accuracy", "sensitivity", "specificity", "precision")
 RATIOS = ("dice", "iou", *PIXEL_RATIOS)
 

@@ -65,11 +65,12 @@ def compute_lesions(reference: Mask, prediction: Mask) -> Lesions:
     box = find_box(in_reference | in_prediction)  # most of a slice has no tumour to label
     in_reference, in_prediction = in_reference[box], in_prediction[box]
     (reference_labels, n), (prediction_labels, predicted) = _label(in_reference), _label(in_prediction)
-    sizes = np.bincount(reference_labels.ravel(), minlength=n + 1)
-    predicted_sizes = np.bincount(prediction_labels.ravel(), minlength=predicted + 1)
-
-    both = in_reference & in_prediction
-    lesion, component, shared_px = _count_pairs(reference_labels[both], prediction_labels[both], predicted + 1)
+    of_reference, of_prediction = reference_labels.ravel(), prediction_labels.ravel()
+    inside = np.flatnonzero(in_reference)
+    sizes = np.bincount(of_reference[inside], minlength=n + 1)
+    predicted_sizes = np.bincount(of_prediction[np.flatnonzero(in_prediction)], minlength=predicted + 1)
+    both = inside[of_prediction[inside] > 0]
+    lesion, component, shared_px = _count_pairs(of_reference[both], of_prediction[both], predicted + 1)
     tp = np.bincount(lesion, shared_px, minlength=n + 1)
     touching_px = np.bincount(lesion, predicted_sizes[component], minlength=n + 1)
 
@@ -121,6 +122,6 @@ def _label(mask: npt.NDArray[np.bool_]) -> tuple[Labels, int]:
         return np.zeros(mask.shape, np.int32), 0
     # a slice is labelled as a volume of one: in two dimensions cc3d numbers by columns. As uint8, because of a bool
     # array it makes a guess of how many labels it will need, and gives up on small ones where the guess was low
-    volume = mask.reshape((-1, *mask.shape[-2:])).astype(np.uint8)
+    volume = np.ascontiguousarray(mask).reshape((-1, *mask.shape[-2:])).view(np.uint8)
     labels, found = cc3d.connected_components(volume, connectivity=26, return_N=True)
     return labels.reshape(mask.shape), int(found)

@@ -31,13 +31,18 @@ def check_probs(reference: Mask, probs: Probs | Mask) -> None:
         raise InputError(f"probabilities run from {probs.min()} to {probs.max()}, not within [0, 1]")
 
 
+def has_tumour(mask: Mask) -> bool:
+    """Whether a mask (H, W) has any pixel that is not 0: in a fraction of the time that NumPy takes."""
+    return bool(mask.size and cv2.hasNonZero(mask))
+
+
 def find_box(mask: npt.NDArray[np.bool_ | np.uint8]) -> tuple[slice, ...]:
     """The smallest box around the tumour (not 0) of a mask, a slice an axis; of no extent where there is none."""
     if mask.ndim == 2 and mask.size and mask.flags.c_contiguous:  # a slice: OpenCV passes over it once
         left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
         return slice(top, top + height), slice(left, left + width)
-    box = []
-    for axis in range(mask.ndim):
-        filled = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1) if filled.size else slice(0))
-    return tuple(box)
+    if mask.ndim == 0:
+        return ()
+    filled = np.flatnonzero(mask.any(axis=tuple(range(1, mask.ndim))))
+    first = slice(int(filled[0]), int(filled[-1]) + 1) if filled.size else slice(0, 0)
+    return first, *find_box(np.asarray(mask.any(axis=0)))

@@ -3,12 +3,14 @@
 Nothing is averaged here: `summary` does that.
 """
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,11 +18,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from brainseg_cli.errors import InputError, UsageError
-from brainseg_cli.metrics.aggregate import SLICE_COLUMNS, add_ratios, measure_slice, sum_by_patient
-from brainseg_cli.metrics.calibration import BINS, bin_probs, sum_squared_error
+from brainseg_cli.metrics.aggregate import COUNT_COLUMNS, NAME_COLUMNS, SOFT_COLUMNS, add_ratios, sum_by_patient
+from brainseg_cli.metrics.calibration import bin_probs, sum_squared_error
 from brainseg_cli.metrics.counts import compute_counts, compute_soft_sums
-from brainseg_cli.metrics.lesions import compute_lesions
-from brainseg_cli.metrics.masks import check_masks, find_box
+from brainseg_cli.metrics.lesions import Connectivity, compute_lesions
+from brainseg_cli.metrics.masks import check_masks, find_box, has_tumour
 from brainseg_cli.metrics.surface import measure_slices, measure_surface
 from brainseg_cli.types import Mask, Probs
 
@@ -28,12 +30,10 @@ Unit = Literal["px", "mm"]
 Stack = npt.NDArray[np.uint8]
 """(slices, H, W) uint8 in {0, 1}, or one slice of it (H, W)."""
 
-Box = tuple[slice, ...]
-
 TOLERANCES = (1.0, 2.0)
 HALF = np.float32(0.5)
-NOTHING = measure_slice(np.zeros((0, 0), np.uint8), np.zeros((0, 0), np.uint8))
-"""The counts of a slice without tumour, but for its tn."""
+Columns = dict[str, Sequence[Any] | npt.NDArray[Any]]
+"""A table: each column by its name, all of one length."""
 
 
 class Ruler(NamedTuple):
@@ -69,15 +69,12 @@ class Ruler(NamedTuple):
         if len(set(self.names)) < len(self.names):
             raise UsageError(f"two of the tolerances {self.tolerances} have one name", hint="six digits are told apart")
 
-    @property
-    def nothing(self) -> dict[str, float]:
-        """The distances of two empty masks."""
-        return dict.fromkeys(self.names, math.nan)
-
-    def measure_slices(self, references: Stack, predictions: Stack, shape: Sequence[int]) -> list[dict[str, float]]:
-        """The distances of each slice of two stacks (n, h, w), by `names`; `shape` is what the slices were cut from."""
+    def measure_slices(
+        self, references: Stack, predictions: Stack, shape: Sequence[int]
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """The distances of the slices of two stacks (n, h, w), (n,) a name; `shape` is what they were cut from."""
         found = measure_slices(references, predictions, tolerances=self.tolerances, spacing=self.in_plane, shape=shape)
-        return [dict(zip(self.names, measured.values(), strict=True)) for measured in found]
+        return dict(zip(self.names, found.values(), strict=True))
 
     def measure_volume(self, reference: Stack, prediction: Stack, shape: Sequence[int]) -> dict[str, float]:
         """The distances of a volume (slices, h, w), likewise, in 3-D."""
@@ -110,11 +107,11 @@ Load = Callable[[], Sequence[MaskPair]]
 
 
 class PatientMeasures(NamedTuple):
-    """What `measure_patient` finds: rows for the three tables, and the sums behind the calibration."""
+    """What `measure_patient` finds: its part of the tables, and the sums behind the calibration."""
 
-    slices: list[dict[str, Any]]
-    halves: list[dict[str, Any]]
-    """SLICE_COLUMNS, with the counts at a threshold of 0.5; empty without probabilities."""
+    slices: Columns
+    halves: Columns | None
+    """SLICE_COLUMNS, with the counts at a threshold of 0.5; None, as `bins`, without probabilities."""
     patient: dict[str, Any]
     lesions: list[dict[str, Any]]
     bins: npt.NDArray[np.float64] | None
@@ -157,33 +154,36 @@ def measure_patient(patient_id: str, pairs: Sequence[MaskPair], ruler: Ruler) ->
             where=patient_id,
             hint="without --spacing they are measured one by one, in pixels",
         )
-    boxes = [find_box(pair.reference | pair.prediction) for pair in pairs]
-    slices = [
-        _measure_pair(patient_id, *each)
-        for each in zip(pairs, boxes, _measure_distances(pairs, boxes, ruler), strict=True)
-    ]
-    if order is None:
-        stacks = [(pair.image, pair.reference, pair.prediction) for pair in pairs]
-    else:
-        filled = [at for at, place in enumerate(order) if not _is_empty(boxes[place])]
-        inner = order[filled[0] : filled[-1] + 1] if filled else []
-        stacks = [("", *_cut([pairs[place] for place in inner], _unite([boxes[place] for place in inner])))]
+    stacks = _stack(pairs, order)
+    measured = _measure_slices(pairs, stacks, ruler)
+    named = ([pair.image for pair in pairs], [patient_id] * len(pairs), [pair.slice_index for pair in pairs])
+    names: Columns = dict(zip(NAME_COLUMNS, named, strict=True))
+    height, width = np.array([pair.reference.shape for pair in pairs]).T
+    slices: Columns = names | {"height": height, "width": width} | measured
     if ruler.spacing_mm is None:
-        distances = {name: _mean_defined([row[name] for row in slices]) for name in ruler.names}
+        distances = {name: _mean_defined(measured[name].tolist()) for name in ruler.names}
     else:
-        _, reference, prediction = stacks[0]
-        distances = ruler.measure_volume(reference, prediction, (len(pairs), *pairs[0].reference.shape))
-    lesions, counted = _measure_lesions(patient_id, stacks)
+        volume = (len(pairs), *pairs[0].reference.shape)
+        distances = ruler.measure_volume(stacks[0].references, stacks[0].predictions, volume)
+    if order is not None:
+        parts = [("", stacks[0].references, stacks[0].predictions)]
+    else:
+        alone = ((place, *masks) for places, *both in stacks for place, *masks in zip(places, *both, strict=True))
+        parts = [(pairs[place].image, *masks) for place, *masks in sorted(alone, key=itemgetter(0))]
+    lesions, counted = _measure_lesions(patient_id, parts, 8 if order is None else 26)
     patient = {"patient_id": patient_id, **distances, **counted}
-    if any(pair.probs is None for pair in pairs):
-        return PatientMeasures(slices, [], patient, lesions, None)
-    patient["brier"] = float(np.average([row["brier"] for row in slices], weights=[p.reference.size for p in pairs]))
-    bins, halves = np.zeros((BINS, 3)), []
-    for row, pair in zip(slices, pairs, strict=True):
-        assert pair.probs is not None
-        bins += bin_probs(pair.reference, pair.probs)
-        at_half = compute_counts(pair.reference, (pair.probs >= HALF).astype(np.uint8))
-        halves.append({name: row[name] for name in SLICE_COLUMNS} | at_half._asdict())
+    given = [(pair.reference, pair.probs) for pair in pairs if pair.probs is not None]
+    if len(given) < len(pairs):
+        return PatientMeasures(slices, None, patient, lesions, None)
+    soft = np.array([compute_soft_sums(*each) for each in given]).T
+    squares = np.array([sum_squared_error(*each) for each in given])
+    slices |= {**dict(zip(SOFT_COLUMNS, soft, strict=True)), "brier": squares / (height * width)}
+    patient["brier"] = float(squares.sum() / (height * width).sum())
+    bins = np.sum([bin_probs(*each) for each in given], axis=0)
+    at_half = [compute_counts(reference, (probs >= HALF).astype(np.uint8)) for reference, probs in given]
+    halves = (
+        names | dict(zip(COUNT_COLUMNS, np.array(at_half).T, strict=True)) | dict(zip(SOFT_COLUMNS, soft, strict=True))
+    )
     return PatientMeasures(slices, halves, patient, lesions, bins)
 
 
@@ -199,7 +199,7 @@ def measure_patients(patients: Iterable[tuple[str, Load]], ruler: Ruler, *, work
     with ThreadPoolExecutor(workers) as executor:
         try:
             for patient_id, load in patients:
-                waiting.append(executor.submit(_load_and_measure, patient_id, load, ruler))
+                waiting.append(executor.submit(lambda own, load: measure_patient(own, load(), ruler), patient_id, load))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -207,10 +207,6 @@ def measure_patients(patients: Iterable[tuple[str, Load]], ruler: Ruler, *, work
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _load_and_measure(patient_id: str, load: Load, ruler: Ruler) -> PatientMeasures:
-    return measure_patient(patient_id, load(), ruler)
 
 
 def collect(patients: Sequence[PatientMeasures], images: Sequence[str], ruler: Ruler) -> Measures:
@@ -223,89 +219,98 @@ def collect(patients: Sequence[PatientMeasures], images: Sequence[str], ruler: R
         raise InputError("there is no slice to measure")
     places = {image: place for place, image in enumerate(images)}
 
-    def to_slices(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-        ordered = sorted(rows, key=lambda row: places[row["image"]])
-        return pd.DataFrame(ordered).astype({"slice_index": "Int64"})
+    def to_slices(parts: Sequence[Columns]) -> pd.DataFrame:
+        columns: Columns = {name: [value for part in parts for value in part[name]] for name in NAME_COLUMNS}
+        others = [name for name in parts[0] if name not in columns and all(name in part for part in parts)]
+        columns |= {name: np.concatenate([part[name] for part in parts]) for name in others}
+        order = np.argsort([places[image] for image in columns["image"]])
+        return pd.DataFrame(columns).astype({"slice_index": "Int64"}).iloc[order].reset_index(drop=True)
 
-    slices = add_ratios(to_slices([row for patient in patients for row in patient.slices]))
+    slices = add_ratios(to_slices([patient.slices for patient in patients]))
     # the order of first appearance, whoever was done first
     summed = sum_by_patient(slices)
     found = {patient.patient["patient_id"]: patient for patient in patients}
     ordered = [found[patient_id] for patient_id in summed["patient_id"]]
     table = summed.merge(pd.DataFrame([patient.patient for patient in ordered]), on="patient_id", validate="1:1")
     lesions = pd.DataFrame([row for patient in ordered for row in patient.lesions], columns=list(LESION_COLUMNS))
+    halves = [patient.halves for patient in ordered if patient.halves is not None]
     bins = [patient.bins for patient in ordered if patient.bins is not None]
-    everywhere = len(bins) == len(ordered)
+    everywhere = len(halves) == len(bins) == len(ordered)
     return Measures(
         slices=slices,
         patients=table,
         lesions=lesions,
-        halves=to_slices([row for patient in ordered for row in patient.halves]) if everywhere else None,
+        halves=to_slices(halves) if everywhere else None,
         bins=np.stack(bins) if everywhere else None,
         ruler=ruler,
     )
 
 
-def _measure_pair(patient_id: str, pair: MaskPair, box: Box, distances: dict[str, float]) -> dict[str, Any]:
-    """The row of a slice, from the part of it that has tumour: most have none. Only probabilities are everywhere."""
-    height, width = pair.reference.shape
-    reference, prediction = pair.reference[box], pair.prediction[box]
-    row: dict[str, Any] = {"image": pair.image, "patient_id": patient_id, "slice_index": pair.slice_index}
-    row |= {"height": height, "width": width}
-    row |= measure_slice(reference, prediction) if reference.size else NOTHING
-    row["tn"] += height * width - reference.size
-    if pair.probs is not None:
-        row |= {
-            f"soft_{name}": value for name, value in compute_soft_sums(pair.reference, pair.probs)._asdict().items()
-        }
-    row |= distances
-    if pair.probs is not None:
-        row["brier"] = sum_squared_error(pair.reference, pair.probs) / pair.reference.size
-    return row
+class _Stack(NamedTuple):
+    """Slices of one size, cut to the smallest box around their tumour, and their places among the patient's."""
+
+    places: list[int]
+    references: Stack
+    predictions: Stack
 
 
-def _measure_distances(pairs: Sequence[MaskPair], boxes: Sequence[Box], ruler: Ruler) -> list[dict[str, float]]:
-    """Of each slice, those of one size together."""
-    found = [ruler.nothing] * len(pairs)
+def _stack(pairs: Sequence[MaskPair], order: Sequence[int] | None) -> list[_Stack]:
+    """The slices with tumour in either mask, of which most have none: the stacks of each size.
+
+    Of a volume, of which `order` names the slices in their order, one stack, that has also what lies between.
+    """
+    filled = [has_tumour(pair.reference) or has_tumour(pair.prediction) for pair in pairs]
+    if order is not None:
+        inner = [at for at, place in enumerate(order) if filled[place]]
+        return [_cut(pairs, order[inner[0] : inner[-1] + 1] if inner else [])]
     alike: dict[tuple[int, ...], list[int]] = {}
-    for place, (pair, box) in enumerate(zip(pairs, boxes, strict=True)):
-        if not _is_empty(box):
-            alike.setdefault(pair.reference.shape, []).append(place)
-    for shape, places in alike.items():
-        stacks = _cut([pairs[place] for place in places], _unite([boxes[place] for place in places]))
-        for place, distances in zip(places, ruler.measure_slices(*stacks, shape), strict=True):
-            found[place] = distances
-    return found
+    for place in np.flatnonzero(filled).tolist():
+        alike.setdefault(pairs[place].reference.shape, []).append(place)
+    return [_cut(pairs, places) for places in alike.values()]
 
 
-def _is_empty(box: Box) -> bool:
-    return bool(box[0].start >= box[0].stop)
+def _cut(pairs: Sequence[MaskPair], places: Sequence[int]) -> _Stack:
+    if not places:
+        return _Stack([], *np.zeros((2, 0, 0, 0), np.uint8))
+    sides = [pairs[place].reference for place in places], [pairs[place].prediction for place in places]
+    union = sides[0][0].copy()
+    for mask in itertools.chain(*sides):
+        np.bitwise_or(union, mask, out=union)
+    box = find_box(union)
+    references, predictions = (np.array([mask[box] for mask in side]) for side in sides)
+    return _Stack(list(places), references, predictions)
 
 
-def _unite(boxes: Sequence[Box]) -> Box:
-    """The smallest box around those that are not empty."""
-    filled = [box for box in boxes if not _is_empty(box)]
-    sides = ([box[axis] for box in filled] for axis in (0, 1))
-    return tuple(
-        slice(min((side.start for side in of), default=0), max((side.stop for side in of), default=0)) for of in sides
+def _measure_slices(
+    pairs: Sequence[MaskPair], stacks: Sequence[_Stack], ruler: Ruler
+) -> dict[str, npt.NDArray[np.float64 | np.int64]]:
+    """Counts, the soft sums of the masks, and distances, (n,) each.
+
+    Slices that are in no stack have no tumour: all are true negatives, without a distance.
+    """
+    tp, fp, fn = np.zeros((3, len(pairs)), np.int64)
+    distances = {name: np.full(len(pairs), math.nan) for name in ruler.names}
+    for places, references, predictions in stacks:
+        for place, *masks in zip(places, references, predictions, strict=True):
+            tp[place], fp[place], fn[place], _ = compute_counts(*masks)
+        if places:
+            shape = pairs[places[0]].reference.shape
+            for name, measured in ruler.measure_slices(references, predictions, shape).items():
+                distances[name][places] = measured
+    tn = np.array([pair.reference.size for pair in pairs]) - tp - fp - fn
+    soft = (tp.astype(np.float64), (tp + fp).astype(np.float64), (tp + fn).astype(np.float64))
+    return (
+        dict(zip(COUNT_COLUMNS, (tp, fp, fn, tn), strict=True)) | dict(zip(SOFT_COLUMNS, soft, strict=True)) | distances
     )
 
 
-def _cut(pairs: Sequence[MaskPair], box: Box) -> tuple[Stack, Stack]:
-    """What lies in the box of each reference and each prediction, stacked."""
-    if not pairs:
-        return np.zeros((0, 0, 0), np.uint8), np.zeros((0, 0, 0), np.uint8)
-    return np.stack([pair.reference[box] for pair in pairs]), np.stack([pair.prediction[box] for pair in pairs])
-
-
 def _measure_lesions(
-    patient_id: str, stacks: Sequence[tuple[str, Stack, Stack]]
+    patient_id: str, parts: Sequence[tuple[str, Stack, Stack]], connectivity: Connectivity
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A row a reference lesion, and the patient's counts, over the one volume or the slices of a patient."""
+    """A row a reference lesion, and the patient's counts, over its one volume or over slices, each with its image."""
     rows: list[dict[str, Any]] = []
     predicted = false_alarms = 0
-    connectivity = 26 if stacks[0][1].ndim == 3 else 8
-    for image, reference, prediction in stacks:
+    for image, reference, prediction in parts:
         found = compute_lesions(reference, prediction)
         predicted, false_alarms = predicted + found.predicted, false_alarms + found.false_alarms
         for size, hit, dice in zip(found.sizes.tolist(), found.detected.tolist(), found.dice.tolist(), strict=True):

@@ -4,6 +4,7 @@ The surface of a mask are its tumour pixels that have background, or the border 
 (4 in 2-D, 6 in 3-D). A distance is that between pixel centres, Euclidean, exact.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -11,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
-from scipy.spatial.distance import cdist
 
 from brainseg_cli.errors import InputError
 from brainseg_cli.metrics.masks import check_masks, find_box
@@ -22,8 +22,8 @@ BinaryMask = npt.NDArray[Any]
 Distances = npt.NDArray[np.float64]
 
 PERCENTILE = 95
-AT_ONCE = 1 << 17
-"""Pairs of surface elements up to which all distances are computed, instead of searched for in a tree."""
+ELEMENTS_AT_ONCE = 1 << 10
+"""Of a stack's surfaces, whose distances to a whole row each are in memory at one time."""
 ROUNDING = 1e-9
 """Of a tolerance: ten steps of 0.1 mm are within 1 mm, whatever floating point makes of them."""
 
@@ -54,8 +54,6 @@ def compute_surface_distances(
         return SurfaceDistances(np.empty(0), np.empty(0))
     box = find_box(in_reference | in_prediction)
     of_reference, of_prediction = _find_surface(in_reference[box]), _find_surface(in_prediction[box])
-    if np.count_nonzero(of_reference) * np.count_nonzero(of_prediction) <= AT_ONCE:
-        return _compare_all(_locate(of_reference) * scale, _locate(of_prediction) * scale)
     return SurfaceDistances(
         _measure_directed(of_reference, of_prediction, scale), _measure_directed(of_prediction, of_reference, scale)
     )
@@ -66,17 +64,12 @@ def hd95(distances: SurfaceDistances) -> float:
 
     Not the percentile of the pooled distances: DeepMind's surface-distance and MONAI take the larger of two as well.
     """
-    if not distances.reference.size:
-        return math.nan
-    return max(_compute_percentile(directed) for directed in distances)
+    return _reduce_one(distances, ())["hd95"]
 
 
 def assd(distances: SurfaceDistances) -> float:
     """Mean of all distances of both surfaces, each element counted once; NaN where there is none. MONAI's symmetric."""
-    if not distances.reference.size:
-        return math.nan
-    total = sum(float(directed.sum()) for directed in distances)
-    return total / (len(distances.reference) + len(distances.prediction))
+    return _reduce_one(distances, ())["assd"]
 
 
 def nsd(distances: SurfaceDistances, tolerance: float) -> float:
@@ -85,12 +78,7 @@ def nsd(distances: SurfaceDistances, tolerance: float) -> float:
     NaN where there is no distance. InputError for a tolerance that is negative or NaN. Nikolov et al. 2018,
     arXiv 1809.04430, with every element counted once as in Seidlitz et al. 2022, arXiv 2111.05408.
     """
-    if not tolerance >= 0:
-        raise InputError(f"a tolerance of {tolerance} is not possible", hint="0 or more")
-    if not distances.reference.size:
-        return math.nan
-    near = sum(np.count_nonzero(directed <= tolerance * (1 + ROUNDING)) for directed in distances)
-    return near / (len(distances.reference) + len(distances.prediction))
+    return _reduce_one(distances, (tolerance,))[f"nsd_{tolerance:g}"]
 
 
 def compute_diagonal(shape: Sequence[int], spacing: Sequence[float] | None = None) -> float:
@@ -117,7 +105,7 @@ def measure_surface(
     """
     distances = compute_surface_distances(reference, prediction, spacing)
     one_empty = bool(reference.any() or prediction.any())
-    return _reduce(
+    return _reduce_one(
         distances, tolerances, compute_diagonal(shape or reference.shape, spacing) if one_empty else math.nan
     )
 
@@ -129,36 +117,76 @@ def measure_slices(
     tolerances: Sequence[float],
     spacing: Sequence[float] | None = None,
     shape: Sequence[int] | None = None,
-) -> list[dict[str, float]]:
-    """`measure_surface` of each slice of two stacks (n, H, W), in 2-D, at a fraction of the time.
+) -> dict[str, Distances]:
+    """`measure_surface` of each slice of two stacks (n, H, W), in 2-D, at a fraction of the time: (n,) a name.
 
-    `spacing` and `shape` are a slice's, rows and columns. InputError likewise; no slices give an empty list.
+    `spacing` and `shape` are a slice's, rows and columns. InputError likewise; no slices give empty arrays.
     """
     check_masks(references, predictions)
     scale = _check_spacing(spacing, 2)
     diagonal = compute_diagonal(shape or references.shape[1:], spacing)
     in_references, in_predictions = references != 0, predictions != 0
-    starts, targets = (_locate(_find_surface(stack, axes=(1, 2))) for stack in (in_references, in_predictions))
-    bounds = [np.searchsorted(places[:, 0], np.arange(len(references) + 1)) for places in (starts, targets)]
-    measured = []
-    for at in range(len(references)):
-        start, target = (places[of[at] : of[at + 1]] for places, of in zip((starts, targets), bounds, strict=True))
-        if len(start) * len(target) > AT_ONCE:
-            distances = compute_surface_distances(references[at], predictions[at], spacing)
-        else:
-            distances = _compare_all(start[:, 1:] * scale, target[:, 1:] * scale)
-        measured.append(_reduce(distances, tolerances, diagonal if len(start) + len(target) else math.nan))
-    return measured
+    in_reference, in_prediction = (stack.any(axis=(1, 2)) for stack in (in_references, in_predictions))
+    both = in_reference & in_prediction
+    surfaces = [_find_surface(stack[both], axes=(1, 2)) for stack in (in_references, in_predictions)]
+    # in rows, and further than any two pixels are
+    far = 1 + int(math.hypot(*surfaces[0].shape[1:] * scale) / scale[0])
+    of_reference, of_prediction = np.split(_measure_columns(np.concatenate(surfaces), far), 2, axis=1)
+    ways = (
+        _measure_rows(surfaces[0], of_prediction, far, scale),
+        _measure_rows(surfaces[1], of_reference, far, scale),
+    )
+    apart = np.where(in_reference | in_prediction, diagonal, math.nan)
+    return _reduce(ways, tolerances, both, apart)
 
 
-def _reduce(distances: SurfaceDistances, tolerances: Sequence[float], apart: float) -> dict[str, float]:
-    """`apart` is what hd95 and assd are where there is no distance: a diagonal, or NaN where nothing is to measure."""
-    if distances.reference.size:
-        measured = {"hd95": hd95(distances), "assd": assd(distances)}
-        return measured | {f"nsd_{tolerance:g}": nsd(distances, tolerance) for tolerance in tolerances}
-    for tolerance in tolerances:
-        nsd(distances, tolerance)  # one that is impossible is refused wherever it is met
-    return {"hd95": apart, "assd": apart} | {f"nsd_{tolerance:g}": 0.0 * apart for tolerance in tolerances}
+class _Directed(NamedTuple):
+    """The distances of one way of several pairs of masks, one pair after the other, and how many each has, not 0."""
+
+    distances: Distances
+    counts: npt.NDArray[np.int64]
+
+
+def _reduce(
+    ways: tuple[_Directed, _Directed], tolerances: Sequence[float], both: npt.NDArray[np.bool_], apart: Distances
+) -> dict[str, Distances]:
+    """hd95, assd and nsd of n pairs of masks, (n,) a name.
+
+    `both` (n,) says which have tumour in both masks: `ways` are theirs. Of the others hd95 and assd are `apart` (n,),
+    a diagonal, or NaN where nothing is to measure.
+    """
+    for tolerance in tolerances:  # one that is impossible is refused whatever is measured
+        if not tolerance >= 0:
+            raise InputError(f"a tolerance of {tolerance} is not possible", hint="0 or more")
+    percentiles, totals, elements = np.zeros((3, np.count_nonzero(both)))
+    near = np.zeros((len(tolerances), np.count_nonzero(both)))
+    for distances, counts in ways if both.any() else ():
+        ends = np.cumsum(counts)
+        firsts = ends - counts
+        ordered = distances.copy()
+        for first, end in zip(firsts.tolist(), ends.tolist(), strict=True):
+            ordered[first:end].sort()
+        place = (counts - 1) * PERCENTILE / 100
+        low = place.astype(np.int64)
+        below, above = ordered[firsts + low], ordered[firsts + np.minimum(low + 1, counts - 1)]
+        percentiles = np.maximum(percentiles, below + (above - below) * (place - low))
+        totals += np.add.reduceat(ordered, firsts)
+        elements += counts
+        for within, tolerance in zip(near, tolerances, strict=True):
+            within += np.add.reduceat(ordered <= tolerance * (1 + ROUNDING), firsts, dtype=np.int64)
+    measured = {"hd95": percentiles, "assd": totals / elements}
+    measured |= {f"nsd_{tolerance:g}": within / elements for within, tolerance in zip(near, tolerances, strict=True)}
+    columns = {name: 0 * apart if name.startswith("nsd") else apart.copy() for name in measured}
+    for name, column in columns.items():
+        column[both] = measured[name]
+    return columns
+
+
+def _reduce_one(distances: SurfaceDistances, tolerances: Sequence[float], apart: float = math.nan) -> dict[str, float]:
+    reference, prediction = (_Directed(way, np.array([way.size])) for way in distances)
+    both = np.array([distances.reference.size > 0])
+    found = _reduce((reference, prediction), tolerances, both, np.array([apart]))
+    return {name: float(column[0]) for name, column in found.items()}
 
 
 def describe_surface(unit: Literal["px", "mm"], tolerances: Sequence[float]) -> dict[str, str]:
@@ -200,21 +228,40 @@ def describe_surface(unit: Literal["px", "mm"], tolerances: Sequence[float]) -> 
     }
 
 
-def _compute_percentile(distances: Distances) -> float:
-    """The 95th with linear interpolation, as NumPy has it, without what NumPy's has beside for other needs."""
-    ordered = np.sort(distances)
-    place = (len(ordered) - 1) * PERCENTILE / 100
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return float(ordered[low] + (ordered[high] - ordered[low]) * (place - low))
+def _measure_columns(surfaces: npt.NDArray[np.bool_], far: int) -> npt.NDArray[np.signedinteger]:
+    """Of each pixel of n slices, (H, n, W): how many rows to the nearest element in its column, `far` for none.
+
+    With `_measure_rows` this is the exact distance transform of Felzenszwalb and Huttenlocher 2012, one axis after
+    the other, the second for the pixels alone that are asked for.
+    """
+    dtype = np.int16 if far < np.iinfo(np.int16).max else np.int64
+    nearest = np.ascontiguousarray(np.multiply(~surfaces.transpose(1, 0, 2), dtype(far)))
+    further = np.empty_like(nearest[0])
+    for rows in (nearest, nearest[::-1]):
+        for before, row in itertools.pairwise(rows):
+            np.minimum(row, np.add(before, 1, out=further), out=row)
+    return nearest
 
 
-def _compare_all(starts: Distances, targets: Distances) -> SurfaceDistances:
-    """Every distance there is, each for both ways: for the outlines of a slice cheaper than any search."""
-    if not len(starts) or not len(targets):
-        return SurfaceDistances(np.empty(0), np.empty(0))
-    squared = cdist(starts, targets, "sqeuclidean")
-    return SurfaceDistances(np.sqrt(squared.min(axis=1)), np.sqrt(squared.min(axis=0)))
+def _measure_rows(
+    starts: npt.NDArray[np.bool_], columns: npt.NDArray[np.signedinteger], far: int, scale: Distances
+) -> _Directed:
+    """From each element of n surfaces (n, H, W) to the nearest of those that `columns` (H, n, W) was measured of."""
+    height, width = starts.shape[1:]
+    # the squares of whole pixels are exact in the smaller type too
+    dtype = np.float32 if (scale == 1).all() and 2 * far**2 < 1 << 24 else np.float64
+    across = np.square(np.subtract.outer(np.arange(width), np.arange(width)) * scale[1]).astype(dtype)
+    at, column = np.divmod(np.flatnonzero(starts), width)
+    slices, row = np.divmod(at, height)
+    squared = np.zeros(len(at))
+    apart = np.flatnonzero(columns[row, slices, column])  # the others lie on the other surface
+    for first in range(0, len(apart), ELEMENTS_AT_ONCE):
+        part = apart[first : first + ELEMENTS_AT_ONCE]
+        candidates = np.multiply(columns[row[part], slices[part]], scale[0], dtype=dtype)
+        candidates *= candidates
+        candidates += across[column[part]]
+        squared[part] = candidates.min(axis=1)
+    return _Directed(np.sqrt(squared, out=squared), np.bincount(slices, minlength=len(starts)))
 
 
 def _find_surface(mask: npt.NDArray[np.bool_], axes: Sequence[int] | None = None) -> npt.NDArray[np.bool_]:

@@ -5,7 +5,6 @@ import pytest
 from scipy import ndimage
 
 from brainseg_cli.errors import InputError
-from brainseg_cli.metrics import surface
 from brainseg_cli.metrics.surface import (
     SurfaceDistances,
     assd,
@@ -205,26 +204,36 @@ def test_every_name_of_a_summary_has_its_definition(unit):
     assert ("mean over a patient's slices, then over patients" in definitions[f"assd_{unit}"]) == (unit == "px")
 
 
-@pytest.mark.parametrize("spacing", [None, (0.5, 2.0)])
+@pytest.mark.parametrize("spacing", [None, (0.5, 2.0), (100, 0.001), (0.001, 100)])
 def test_a_stack_of_slices_is_measured_as_each_alone(rng, spacing):
     def blob(size):
         return ndimage.binary_opening(ndimage.gaussian_filter(rng.random((40, 56)), 2) > 0.5 + size).astype(np.uint8)
 
-    empty, noise = np.zeros((40, 56), np.uint8), rng.integers(0, 2, (40, 56), np.uint8)  # the last is one for the tree
+    empty, noise = np.zeros((40, 56), np.uint8), rng.integers(0, 2, (40, 56), np.uint8)
     references = np.stack([blob(0.02), blob(0.03), empty, empty, blob(0.02), noise, blob(0.01)])
     predictions = np.stack([blob(0.02), empty, blob(0.03), empty, references[4], noise[::-1], blob(0.04)])
-    assert references[5].sum() * predictions[5].sum() > surface.AT_ONCE
     together = measure_slices(references, predictions, tolerances=(0.5, 3), spacing=spacing, shape=(300, 200))
     alone = [
         measure_surface(*pair, tolerances=(0.5, 3), spacing=spacing, shape=(300, 200))
         for pair in zip(references, predictions, strict=True)
     ]
-    assert len(together) == len(alone)
-    for one, other in zip(together, alone, strict=True):
-        assert one == pytest.approx(other, rel=1e-12, nan_ok=True)
-    assert together[1]["hd95"] == compute_diagonal((300, 200), spacing) and math.isnan(together[3]["assd"])
+    assert {name: len(column) for name, column in together.items()} == dict.fromkeys(alone[0], len(alone))
+    for at, one in enumerate(alone):
+        assert {name: column[at] for name, column in together.items()} == pytest.approx(one, rel=1e-12, nan_ok=True)
+    assert together["hd95"][1] == compute_diagonal((300, 200), spacing) and math.isnan(together["assd"][3])
 
 
 def test_no_slices_give_nothing():
     nothing = np.zeros((0, 4, 5), np.uint8)
-    assert measure_slices(nothing, nothing, tolerances=(1,)) == []
+    found = measure_slices(nothing, nothing, tolerances=(1,))
+    assert list(found) == ["hd95", "assd", "nsd_1"] and all(column.shape == (0,) for column in found.values())
+
+
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1), (6, 5000), (5000, 6)])
+def test_long_slices_are_measured_as_each_alone(rng, shape):
+    references, predictions = (rng.random((2, 3, *shape)) < 0.01).astype(np.uint8)
+    references[:, 0, 0] = predictions[:, -1, -1] = 1
+    together = measure_slices(references, predictions, tolerances=(3,))
+    for at, pair in enumerate(zip(references, predictions, strict=True)):
+        alone = measure_surface(*pair, tolerances=(3,))
+        assert {name: column[at] for name, column in together.items()} == pytest.approx(alone, rel=1e-12)

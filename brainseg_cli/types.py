@@ -19,6 +19,10 @@ Json = dict[str, Any]
 Layout = Literal["auto", "lgg", "folders"]
 SplitName = Literal["train", "val", "test"]
 MaskFormat = Literal["png", "tiff"]
+ProbsFormat = Literal["png", "npy"]
+FigureFormat = Literal["png", "svg", "pdf"]
+Style = Literal["contour", "fill", "errors"]
+Tta = Literal["none", "flips", "d4"]
 
 
 class Progress(Protocol):

@@ -87,9 +87,7 @@ def write_report(evaluation: Evaluation, out: Path, *, overwrite: bool = False) 
     check_absent(out, overwrite=overwrite)
     summary, measures = evaluation.summary, evaluation.side.measures
     rows = measures.slices.set_index("image").to_dict("index")
-    pictures = [
-        _picture(evaluation.side, kind, image, rows[image]) for kind, image in choose_pictures(measures.slices)
-    ]
+    pictures = [_picture(evaluation.side, kind, image, rows[image]) for kind, image in choose_pictures(measures.slices)]
     texts = {
         "report.html": render_html(summary, measures.slices, measures.patients, pictures),
         "report.md": render_markdown(summary, measures.patients),

@@ -6,6 +6,8 @@
       OutputExistsError      1   the result would write over something
       DownloadError          1   something had to be downloaded and could not be
       TrainingError          1   the optimisation cannot go on
+      DiskError              1   nothing more can be written there
+      Interrupted          130   stopped by the user, or by whoever ran it
 
 Anything else that reaches the command line is a fault of the program. Code 3 (done in part) is a
 result, not an exception: the use-case returns it and the command exits with it. So is code 4 (a gate was not met).
@@ -13,7 +15,7 @@ result, not an exception: the use-case returns it and the command exits with it.
 
 from pathlib import Path
 
-EXIT_FAILED, EXIT_USAGE, EXIT_PARTIAL, EXIT_GATE, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_PARTIAL, EXIT_GATE, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 1, 2, 3, 4, 130, 141
 
 
 class BrainsegError(Exception):
@@ -50,3 +52,13 @@ class DownloadError(BrainsegError):
 
 class TrainingError(BrainsegError):
     """Training cannot go on: a loss that is not finite, or not enough memory."""
+
+
+class DiskError(BrainsegError):
+    """A disk is full, a quota is used up, or it can no longer be written to: to go on with other files is useless."""
+
+
+class Interrupted(BrainsegError):
+    """A SIGINT or SIGTERM came; what was done is kept, and the hint says how to go on."""
+
+    exit_code = EXIT_INTERRUPTED

@@ -21,8 +21,9 @@ from brainseg_cli.io.atomic import check_absent
 from brainseg_cli.io.images import write_image
 from brainseg_cli.metrics.threshold import choose_threshold
 from brainseg_cli.models.build import build_model, check_trainable, count_parameters
-from brainseg_cli.models.bundle import BundleInfo, load_bundle, save_bundle, write_info
+from brainseg_cli.models.bundle import load_bundle, save_bundle, write_info
 from brainseg_cli.models.devices import choose_device, choose_precision, describe_device
+from brainseg_cli.models.locate import BundleInfo
 from brainseg_cli.models.segmenter import Segmenter, apply_threshold
 from brainseg_cli.training.engine import THRESHOLD, Engine, Observer
 from brainseg_cli.training.loader import find_smallest_batch

@@ -136,6 +136,16 @@ def run(dataset: Path, tiny: Callable[..., Config], tmp_path_factory: pytest.Tem
     return folder
 
 
+@pytest.fixture(scope="session")
+def other_run(dataset: Path, tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `run`, from other random numbers: the two agree on some pixels."""
+    from brainseg_cli.train import train
+
+    folder = tmp_path_factory.mktemp("trained") / "other"
+    train(dataset, folder, tiny({"train.seed": 1}), Recorder(), preset="fast", device_name="cpu", workers=0)
+    return folder
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a command line ended."""

@@ -1,8 +1,11 @@
 """The command `brainseg`: its subcommands, and what becomes of errors."""
 
+import inspect
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -25,12 +28,18 @@ app = typer.Typer(
     help="Brain MRI slices to a trained U-Net, and a trained U-Net to masks, measured and drawn. "
     "Research software, no medical device.",
 )
-app.command("prepare")(prepare_command)
-app.command("train")(train_command)
-app.command("eval")(eval_command)
-app.command("predict")(predict_command)
-app.command("overlay")(overlay_command)
-app.command("info")(info_command)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "prepare": prepare_command,
+    "train": train_command,
+    "eval": eval_command,
+    "predict": predict_command,
+    "overlay": overlay_command,
+    "info": info_command,
+}
+for _name, _command in COMMANDS.items():
+    # the lines of a docstring are the editor's, those of --help the terminal's
+    _paragraphs = inspect.cleandoc(_command.__doc__ or "").split("\n\n")
+    app.command(_name, help="\n\n".join(" ".join(text.split()) for text in _paragraphs))(_command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -56,6 +65,8 @@ def main() -> None:
     """Run the command line; every expected failure ends in one line on stderr and its exit code."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries, about themselves: nothing a user can act on
+    # a batch system says SIGTERM: what holds for an interrupt, whole files and how to go on, holds for it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except BrainsegError as error:

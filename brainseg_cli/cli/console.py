@@ -1,7 +1,7 @@
 """How the program talks: data to stdout, everything else to stderr."""
 
-import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from brainseg_cli.errors import EXIT_CLOSED_PIPE, UsageError
+from brainseg_cli.io.lines import to_json
 from brainseg_cli.types import Progress, no_progress
 
 PLAIN_EVERY_S = 10.0
@@ -39,10 +41,10 @@ class Console:
             self.rich.print(text)
 
     def warn(self, text: str) -> None:
-        self.rich.print(f"warning: {text}", style="yellow")
+        self.rich.print(f"warning: {_on_one_line(text)}", style="yellow")
 
     def fail(self, text: str) -> None:
-        self.rich.print(f"error: {text}", style="bold red")
+        self.rich.print(f"error: {_on_one_line(text)}", style="bold red")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, note: str = "") -> None:
         """A table on stderr: the first column to the left, numbers to the right."""
@@ -61,7 +63,7 @@ class Console:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """A callback (done, total, what): a bar on a terminal, elsewhere a line now and then."""
+        """A callback (done, total, what): a bar on a terminal, elsewhere a line now and then. Total 0: not known."""
         if self.quiet:
             yield no_progress
         elif self.draws:
@@ -70,8 +72,8 @@ class Console:
 
                 def draw(done: int, total: int, what: str) -> None:
                     if what not in tasks:
-                        tasks[what] = bar.add_task(what, total=total)
-                    bar.update(tasks[what], completed=done, total=total)
+                        tasks[what] = bar.add_task(what, total=total or None)
+                    bar.update(tasks[what], completed=done, total=total or None)
 
                 yield draw
         else:
@@ -81,20 +83,48 @@ class Console:
                 now = time.monotonic()
                 if now - spoken["at"] >= PLAIN_EVERY_S:
                     spoken["at"] = now
-                    self.say(f"{what}: {done} of {total}")
+                    self.say(f"{what}: {done} of {total}" if total else f"{what}: {done}")
 
             yield tell
 
 
 def emit(line: str) -> None:
-    """One line of data to stdout, at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """One line of data to stdout, at once. A name that is no text goes out as the bytes it is."""
+    if sys.stdout is None:  # as print does where the program was started without
+        return
+    with _quiet_where_nobody_reads():
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+def emit_bytes(data: bytes) -> None:
+    """An image to stdout. UsageError where that is a terminal."""
+    if sys.stdout.isatty():
+        raise UsageError("-o - writes an image, and stdout is a terminal", hint="send it to a file or a pipe")
+    with _quiet_where_nobody_reads():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _quiet_where_nobody_reads() -> Iterator[None]:
+    """Whoever read stdout has gone, as `head` does: there is nothing left to do and nothing to say."""
+    try:
+        yield
+    except BrokenPipeError:
+        # what is buffered still would be written at the end, and fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_CLOSED_PIPE)
+    except OSError as error:
+        error.filename = "stdout"
+        raise
 
 
 def emit_json(value: Any, *, indent: int | None = None) -> None:
     """One JSON value to stdout; what is not a finite number is null."""
-    emit(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False))
+    emit(to_json(value, indent=indent))
 
 
 def tell_value(value: Any) -> str:
@@ -111,6 +141,11 @@ def tell_seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _on_one_line(text: str) -> str:
+    """What a name holds that is no visible character, a line's end or a terminal's command, as an escape."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _bar(console: RichConsole) -> RichProgress:

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brainseg_cli.cli.console import Console, emit, emit_json
-from brainseg_cli.cli.options import AsJson, Device, Out, Overwrite, PatientRegex, Quiet, Verbose, Workers
+from brainseg_cli.cli.options import (
+    AsJson,
+    Device,
+    Out,
+    Overwrite,
+    PatientRegex,
+    Quiet,
+    Verbose,
+    Workers,
+    parse_spacing,
+)
 from brainseg_cli.errors import EXIT_GATE, OutputExistsError, UsageError
 from brainseg_cli.types import SplitName
 
@@ -126,7 +136,7 @@ def eval_command(
     from brainseg_cli.metrics.summary import list_metrics
     from brainseg_cli.training.run_folder import RunFolder
 
-    ruler = Ruler(_parse_spacing(spacing), tuple(tolerance) if tolerance else TOLERANCES)
+    ruler = Ruler(None if spacing is None else parse_spacing(spacing), tuple(tolerance) if tolerance else TOLERANCES)
     ruler.check()
     gates = [parse_gate(text, "under") for text in fail_under or ()]
     gates += [parse_gate(text, "over") for text in fail_over or ()]
@@ -264,13 +274,3 @@ def _place_report(run: Path | None, split: SplitName | None) -> Path:
     if run is None:
         return Path("report")
     return run / ("report" if split in (None, "test") else f"report-{split}")
-
-
-def _parse_spacing(text: str | None) -> tuple[float, float, float] | None:
-    if text is None:
-        return None
-    try:
-        row, column, depth = map(float, text.split(","))
-    except ValueError:
-        raise UsageError(f"--spacing {text!r} is not ROW,COLUMN,SLICE", hint="for example 0.94,0.94,5") from None
-    return row, column, depth

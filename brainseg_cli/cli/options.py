@@ -1,9 +1,16 @@
 """Options that several commands share: the same name for the same thing."""
 
+import io
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
+
+from brainseg_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from brainseg_cli.io.sources import Request
 
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Where the result goes.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
@@ -25,3 +32,130 @@ PatientRegex = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Warnings and errors only.", envvar="BRAINSEG_QUIET")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="More detail.", envvar="BRAINSEG_VERBOSE")]
+
+Images = Annotated[
+    list[str] | None,
+    typer.Argument(help="Images: files, folders (searched through), globs; - is one on stdin.", metavar="INPUT"),
+]
+_INPUTS, _OUTPUTS = "Which images", "Where results go"
+FilesFrom = Annotated[
+    str | None,
+    typer.Option(
+        help="A list of images, one a line; - reads it from stdin as it comes.",
+        metavar="FILE",
+        show_default=False,
+        rich_help_panel=_INPUTS,
+    ),
+]
+Files0From = Annotated[
+    str | None,
+    typer.Option(
+        "--files0-from",
+        help="The same with a NUL after each, as find -print0 writes it.",
+        metavar="FILE",
+        show_default=False,
+        rich_help_panel=_INPUTS,
+    ),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Of folders, globs and lists, only what matches: 'TCGA_DU*/*'. May be repeated.",
+        metavar="GLOB",
+        show_default=False,
+        rich_help_panel=_INPUTS,
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Of folders, globs and lists, nothing that matches. May be repeated.",
+        metavar="GLOB",
+        show_default=False,
+        rich_help_panel=_INPUTS,
+    ),
+]
+RelativeTo = Annotated[
+    Path | None,
+    typer.Option(
+        help="The folder below which inputs are mirrored.",
+        show_default="what the inputs share; a list: as it stands",
+        rich_help_panel=_INPUTS,
+    ),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        help="One share of the inputs, 2/8 the second of eight: by name, so that shares are disjoint and complete.",
+        metavar="K/N",
+        show_default=False,
+        rich_help_panel=_INPUTS,
+    ),
+]
+Name = Annotated[
+    str,
+    typer.Option(
+        "--name",
+        help="Names results, without their suffix: {stem}, {name}, {patient_id}, {slice_index}, {slice_index:03d}; "
+        "with a / it stands for the folders too.",
+        rich_help_panel=_OUTPUTS,
+    ),
+]
+FailFast = Annotated[
+    bool,
+    typer.Option("--fail-fast/--keep-going", help="Stop at the first input that fails, or do the rest."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
+
+
+Spacing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ROW,COLUMN,SLICE",
+        help="Millimetres between neighbouring rows, columns and slices: areas in mm2 too.",
+        show_default=False,
+        rich_help_panel=_OUTPUTS,
+    ),
+]
+
+
+def parse_spacing(text: str) -> tuple[float, float, float]:
+    """`0.94,0.94,5`. UsageError for other than three numbers."""
+    try:
+        row, column, depth = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"--spacing {text!r} is not ROW,COLUMN,SLICE", hint="for example 0.94,0.94,5") from None
+    return row, column, depth
+
+
+def request_inputs(
+    images: list[str] | None,
+    *,
+    files_from: str | None,
+    files0_from: str | None,
+    include: list[str] | None,
+    exclude: list[str] | None,
+    relative_to: Path | None,
+    shard: str | None,
+    whole_folders: bool = False,
+) -> "Request":
+    """What these options ask for."""
+    from brainseg_cli.io.sources import Request, parse_shard
+
+    return Request(
+        tuple(images or ()),
+        files_from,
+        files0_from,
+        tuple(include or ()),
+        tuple(exclude or ()),
+        relative_to,
+        None if shard is None else parse_shard(shard),
+        whole_folders,
+    )
+
+
+def open_stdin() -> BinaryIO:
+    """Standard input, empty where it was closed; unbuffered: to end while a thread waits in a buffer is a crash."""
+    buffer: BinaryIO = io.BytesIO() if sys.stdin is None else sys.stdin.buffer
+    return getattr(buffer, "raw", buffer)

@@ -1,77 +1,268 @@
 """brainseg predict."""
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brainseg_cli.cli.console import Console, emit_json
-from brainseg_cli.cli.options import Device, Overwrite, Quiet, Threshold, Verbose
-from brainseg_cli.errors import EXIT_FAILED, EXIT_PARTIAL
-from brainseg_cli.types import MaskFormat
+from brainseg_cli.cli.console import Console, emit_bytes, emit_json
+from brainseg_cli.cli.options import (
+    AsJson,
+    Device,
+    DryRun,
+    Exclude,
+    FailFast,
+    Files0From,
+    FilesFrom,
+    Images,
+    Include,
+    Name,
+    Overwrite,
+    Quiet,
+    RelativeTo,
+    ShardOption,
+    Spacing,
+    Threshold,
+    Verbose,
+    open_stdin,
+    parse_spacing,
+    request_inputs,
+)
+from brainseg_cli.errors import EXIT_FAILED, EXIT_PARTIAL, Interrupted, UsageError
+from brainseg_cli.types import Json, MaskFormat, ProbsFormat, Tta
+
+if TYPE_CHECKING:
+    from brainseg_cli.predict.plan import Plan
+    from brainseg_cli.predict.run import Outcome
 
 MASKS_FOLDER = Path("masks")
-RECORDS = "predictions.jsonl"
+STDOUT = Path("-")
+_MASKS, _OUTPUTS = "Better masks", "Where results go"
 
 
 def predict_command(
-    inputs: Annotated[
-        list[str], typer.Argument(help="Images: files, folders (searched through), globs.", metavar="INPUT")
-    ],
+    images: Images = None,
     model: Annotated[
-        Path,
+        list[Path] | None,
         typer.Option(
-            "-m", "--model", help="A run, or the model/ folder of one.", envvar="BRAINSEG_MODEL", show_default=False
+            "-m",
+            "--model",
+            help="A run, the model/ folder of one, or a folder of runs fold0, fold1, ... Several are averaged.",
+            envvar="BRAINSEG_MODEL",
+            show_default=False,
         ),
-    ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the masks.")] = MASKS_FOLDER,
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="The folder for the masks; - writes the one mask to stdout.")
+    ] = MASKS_FOLDER,
+    files_from: FilesFrom = None,
+    files0_from: Files0From = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    relative_to: RelativeTo = None,
+    shard: ShardOption = None,
     threshold: Threshold = None,
-    mask_format: Annotated[MaskFormat, typer.Option("--format", help="Of the masks.")] = "png",
+    tta: Annotated[
+        Tta,
+        typer.Option(help="Average over mirrored (4) or mirrored and turned (8) views.", rich_help_panel=_MASKS),
+    ] = "none",
+    largest_component: Annotated[
+        bool, typer.Option("--largest-component", help="Keep the largest piece of tumour.", rich_help_panel=_MASKS)
+    ] = False,
+    min_size: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Drop pieces of fewer pixels (with --volume voxels).", metavar="N", rich_help_panel=_MASKS
+        ),
+    ] = 0,
+    fill_holes: Annotated[
+        bool, typer.Option("--fill-holes", help="Fill what tumour encloses.", rich_help_panel=_MASKS)
+    ] = False,
+    volume: Annotated[
+        bool,
+        typer.Option(
+            "--volume",
+            help="Do these three in 3-D, on the slices of a patient (a folder) together.",
+            rich_help_panel=_MASKS,
+        ),
+    ] = False,
+    mask_format: Annotated[
+        MaskFormat, typer.Option("--format", help="Of the masks.", rich_help_panel=_OUTPUTS)
+    ] = "png",
+    name: Name = "{stem}",
+    probabilities: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder for maps of probabilities too.",
+            metavar="FOLDER",
+            show_default=False,
+            rich_help_panel=_OUTPUTS,
+        ),
+    ] = None,
+    probabilities_format: Annotated[
+        ProbsFormat, typer.Option(help="16 bits (65535 is 1), or float32.", rich_help_panel=_OUTPUTS)
+    ] = "png",
+    spacing: Spacing = None,
+    overwrite: Overwrite = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Leave a mask alone that was made from the same image content, model and options."
+        ),
+    ] = False,
+    fail_fast: FailFast = False,
+    dry_run: DryRun = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Slices at a time.", envvar="BRAINSEG_BATCH_SIZE")] = 16,
     device: Device = "auto",
-    overwrite: Overwrite = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Segment images: a mask (0 and 255, at the image's size) for each, the input tree mirrored below -o.
 
-    Writes one JSON line a slice to stdout as it is done, and the same into predictions.jsonl beside the
-    masks (with --overwrite begun anew). A slice that fails is named and the rest is done (exit code 3).
-    Masks are no inputs: neither `x_mask.*` beside `x.*`, nor masks/ beside images/.
+    Writes one JSON line a slice to stdout as it is done (--json: one object at the end), and the same with what the
+    mask was made from into predictions.jsonl beside the masks; each mask carries it too. A slice that fails is
+    named, and listed in failures.jsonl, and the rest is done (exit code 3). Masks are no inputs: neither `x_mask.*`
+    beside `x.*`, nor masks/ beside images/.
     """
     console = Console(quiet=quiet, verbose=verbose)
-    from brainseg_cli import predict as use_case
-    from brainseg_cli.io.atomic import check_absent
-    from brainseg_cli.io.lines import LinesWriter
-
-    prediction = use_case.plan(
-        inputs,
-        model,
-        out,
-        threshold=threshold,
-        mask_format=mask_format,
-        batch_size=batch_size,
-        device_name=device,
-        overwrite=overwrite,
+    if not model:
+        raise UsageError("no model was named", hint="-m RUN, or BRAINSEG_MODEL")
+    if out == STDOUT and as_json:
+        raise UsageError("-o - and --json would both go to stdout", hint="give one of them")
+    request = request_inputs(
+        images,
+        files_from=files_from,
+        files0_from=files0_from,
+        include=include,
+        exclude=exclude,
+        relative_to=relative_to,
+        shard=shard,
+        whole_folders=volume,
     )
-    if prediction.bundle.leaky:
-        console.warn("this model comes from a LEAKY split: the figures it was reported with flatter it")
-    console.detail(f"model: {prediction.bundle.model_dump_json(indent=2)}")
-    check_absent(out / RECORDS, overwrite=overwrite)
-    failed = 0
-    total = len(prediction.inputs)
-    with console.progress() as progress, LinesWriter(out / RECORDS) as lines:
-        for done, record in enumerate(prediction.run(), 1):
-            lines.write(record)
-            emit_json(record)
-            if record["status"] != "ok":
-                failed += 1
-                console.fail(
-                    f"{record['image']}: {record['error']}"
-                    if record["image"] not in record["error"]
-                    else record["error"]
-                )
-            progress(done, total, "segmenting")
-    console.say(f"{total - failed} of {total} masks in {out}")
+    from brainseg_cli.io.sources import open_inputs
+    from brainseg_cli.postprocess import Postprocess
+    from brainseg_cli.predict.plan import Places, make_plan
+    from brainseg_cli.predict.settings import Settings
+
+    plan = make_plan(
+        open_inputs(request, open_stdin()),
+        model,
+        Places(None if out == STDOUT else out, mask_format, name, probabilities, overwrite, resume, request.shard),
+        Settings(
+            threshold,
+            tta,
+            Postprocess(largest_component, min_size, fill_holes),
+            volume,
+            None if probabilities is None else probabilities_format,
+            None if spacing is None else parse_spacing(spacing)[:2],
+        ),
+    )
+    if dry_run:
+        _preview(plan)
+        return
+    tally = _Tally(plan)
+    try:
+        _run(plan, tally, console, device, batch_size, fail_fast=fail_fast, lines=not as_json)
+    except KeyboardInterrupt:
+        if plan.places.folder is None:
+            raise  # nothing is kept
+        instead = " instead of --overwrite" if overwrite else ""
+        raise Interrupted(
+            f"interrupted: {tally.done} of {plan.inputs.total or 'the'} masks are in {out}",
+            hint=f"the same command with --resume{instead} does the rest",
+        ) from None
+    if as_json:
+        emit_json(tally.summarise(out))
+    tally.tell(console, out)
+    if tally.failed:
+        raise typer.Exit(EXIT_PARTIAL if tally.done else EXIT_FAILED)
+
+
+def _preview(plan: "Plan") -> None:
+    failed = total = 0
+    for record in plan.preview():
+        total += 1
+        failed += record["status"] == "failed"
+        emit_json(record)
     if failed:
         raise typer.Exit(EXIT_PARTIAL if failed < total else EXIT_FAILED)
+
+
+def _run(
+    plan: "Plan", tally: "_Tally", console: Console, device: str, batch_size: int, *, fail_fast: bool, lines: bool
+) -> None:
+    from brainseg_cli.models.devices import choose_device
+    from brainseg_cli.models.ensemble import load_ensemble
+    from brainseg_cli.predict.run import run
+
+    ensemble = load_ensemble(plan.bundles, choose_device(device))
+    if ensemble.leaky:
+        console.warn("this model comes from a LEAKY split: the figures it was reported with flatter it")
+    for bundle in ensemble.bundles:
+        console.detail(f"model: {bundle.model_dump_json(indent=2)}")
+    with console.progress() as progress:
+        for outcome in run(plan, ensemble, batch_size=batch_size):
+            tally.add(outcome)
+            record = outcome.record
+            if outcome.mask is not None:
+                emit_bytes(outcome.mask)
+            elif lines and plan.places.folder is not None:
+                emit_json(_tell_record(outcome))
+            if record["status"] != "ok":
+                told, where = record["error"], record["image"]
+                console.fail(told if where in told else f"{where}: {told}")
+                if fail_fast:
+                    break
+            progress(tally.done + tally.failed, plan.inputs.total or 0, "segmenting")
+
+
+def _tell_record(outcome: "Outcome") -> Json:
+    """The line on stdout: without what the mask was made from, with how long it took."""
+    record = {name: value for name, value in outcome.record.items() if name not in ("status", "provenance", "error")}
+    record |= {"seconds": None if outcome.seconds is None else round(outcome.seconds, 4)}
+    record |= {name: outcome.record[name] for name in ("status", "error") if name in outcome.record}
+    return record | ({"unchanged": True} if outcome.unchanged else {})
+
+
+class _Tally:
+    """What has been done so far."""
+
+    def __init__(self, plan: "Plan") -> None:
+        self.plan = plan
+        self.done = self.failed = self.unchanged = self.with_tumour = self.area_px = 0
+        self.started = time.perf_counter()
+
+    def add(self, outcome: "Outcome") -> None:
+        if outcome.record["status"] != "ok":
+            self.failed += 1
+            return
+        self.done += 1
+        self.unchanged += outcome.unchanged
+        self.with_tumour += outcome.record["tumour"]
+        self.area_px += outcome.record["area_px"]
+
+    def summarise(self, out: Path) -> Json:
+        plan = self.plan
+        seconds = time.perf_counter() - self.started
+        return {
+            "images": self.done + self.failed,
+            "ok": self.done,
+            "unchanged": self.unchanged,
+            "failed": self.failed,
+            "with_tumour": self.with_tumour,
+            "area_px": self.area_px,
+            "out": str(out),
+            "predictions": None if plan.places.folder is None else str(plan.places.name_lines("predictions")),
+            "failures": str(plan.places.name_lines("failures")) if self.failed and plan.places.folder else None,
+            "models": [str(bundle) for bundle in plan.bundles],
+            "threshold": plan.threshold,
+            "seconds": round(seconds, 3),
+        }
+
+    def tell(self, console: Console, out: Path) -> None:
+        unchanged = f", {self.unchanged} unchanged" if self.unchanged else ""
+        console.say(f"{self.done} of {self.done + self.failed} masks in {out}{unchanged}")
+        if self.plan.inputs.passed_over:
+            console.say(f"{self.plan.inputs.passed_over} masks in the list were passed over")

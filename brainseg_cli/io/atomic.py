@@ -1,15 +1,40 @@
 """Files and folders that appear whole or not at all: written aside, then renamed."""
 
+import errno
 import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from brainseg_cli.errors import InputError, OutputExistsError
+from brainseg_cli.errors import BrainsegError, DiskError, InputError, OutputExistsError
+
+DISK_IS_DONE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""A disk that is full, a quota that is used up, and a disk that is read-only."""
+
+
+def name_aside(path: Path) -> Path:
+    """Where `path` is written: one name for each, so that who writes it next takes away what a kill left behind."""
+    return path.with_name(f".{path.name[:48]}.{zlib.crc32(os.fsencode(path.name)):08x}.partial")
+
+
+@contextmanager
+def telling(path: Path, *, hint: str) -> Iterator[None]:
+    """An OSError in writing `path` as a BrainsegError, for batches in which one file may fail and the rest goes on.
+
+    DiskError, with `hint`, for what no other file would fare better with.
+    """
+    try:
+        yield
+    except OSError as error:
+        told = f"cannot be written: {error.strerror or error}"
+        if error.errno in DISK_IS_DONE:
+            raise DiskError(told, where=path, hint=hint) from None
+        raise BrainsegError(told, where=path) from None
 
 
 @contextmanager
@@ -21,18 +46,24 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
     what replaces something that cannot be made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=".partial", dir=path.parent)
-    os.close(descriptor)
-    aside = Path(name)
+    aside = name_aside(path)
+    aside.unlink(missing_ok=True)
     try:
+        with aside.open("xb"):  # a new file, never what a link points at
+            pass
         yield aside
         if sync:
             with aside.open("rb+") as written:
                 os.fsync(written.fileno())
-        aside.chmod(0o666 & ~_umask())  # mkstemp makes private files; outputs follow the user's umask
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, and what a kill left of it; neither need be there."""
+    path.unlink(missing_ok=True)
+    name_aside(path).unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes, *, sync: bool = False) -> None:

@@ -56,7 +56,7 @@ def decode_image(data: bytes, where: Path | str) -> Image:
     the 99.9th percentile (or the maximum, where that percentile is 0) becomes 255. An alpha channel is
     dropped. InputError for anything that does not decode, or decodes to another depth or channel count.
     """
-    return _to_uint8(_decode(data, where), where)
+    return to_uint8(_decode(data, where), where)
 
 
 def decode_mask(data: bytes, where: Path | str) -> Mask:
@@ -192,7 +192,8 @@ def _outside(grey: np.ndarray) -> str:
     return "NaN" if np.isnan(grey).any() else f"values from {grey.min():g} to {grey.max():g}"
 
 
-def _to_uint8(raw: np.ndarray, where: Path | str) -> Image:
+def to_uint8(raw: np.ndarray, where: Path | str) -> Image:
+    """(H, W, C) of 8 or 16 bits to uint8, 16 bits as `decode_image` says. InputError for anything else."""
     if raw.shape[2] not in (1, 3):
         raise InputError(f"has {raw.shape[2]} channels; images of 1 or 3 are read", where=where)
     if raw.dtype == np.uint8:

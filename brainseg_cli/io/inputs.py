@@ -22,6 +22,8 @@ class Input:
 
     path: Path
     relative: Path
+    data: bytes | None = None
+    """The encoded image itself, where it came through a pipe and is in no file."""
 
     @property
     def key(self) -> str:
@@ -31,12 +33,11 @@ class Input:
     @property
     def patient_id(self) -> str | None:
         """The folder's name where it names the patient (`p/p_7.tif`, a folder below the input); else None."""
-        parent = _absolute(self.path).parent.name
+        parent = absolute(self.path).parent.name
         if parent.lower() in IMAGE_FOLDERS:
             return None
-        if self.path.stem.startswith(parent) or self.relative.parent != Path():
-            return parent
-        return None
+        named = self.path.stem.startswith(parent) or self.relative.parent != Path()
+        return parent if parent and named else None
 
     @property
     def slice_index(self) -> int | None:
@@ -82,25 +83,31 @@ def find_images(folder: Path) -> list[Path]:
     return _drop_masks(walk_images(folder))
 
 
-def find_inputs(arguments: Sequence[str]) -> list[Input]:
+def find_inputs(
+    arguments: Sequence[str], *, accepts: Callable[[Path], bool] | None = None, root: Path | None = None
+) -> list[Input]:
     """Files, folders (searched through) and globs to inputs in the order given, folders in natural order.
 
-    Mirroring: below the one folder given; for several arguments, below their common parent. A file named
-    twice is done once, and `x_mask.*` is left out where `x.*` is given too. InputError for a path that is
-    not there, or a folder or glob without images.
+    Mirroring: below `root`, else below the one folder given; for several arguments, below their common parent. A
+    file named twice is done once, and `x_mask.*` is left out where `x.*` is given too. `accepts` chooses among
+    what folders (by the path below them) and globs give. InputError for a path that is not there, or a folder or
+    glob without images; UsageError for nothing, and for a file that is not below `root`.
     """
     if not arguments:
         raise UsageError("no input was given", hint="name files, folders or globs")
     files: list[Path] = []
     roots: list[Path] = []
     for argument in arguments:
+        if not argument:  # to Path it is the present folder; to a shell, a variable that was not set
+            raise UsageError("an input has an empty name")
         path = Path(argument)
         if path.is_dir():
-            found, root = find_images(path), _absolute(path)
+            found, top = find_images(path), absolute(path)
             if not found:
                 raise InputError("holds no image", where=path, hint=f"looked for {' '.join(SUFFIXES)}")
+            found = [image for image in found if accepts is None or accepts(image.relative_to(path))]
         elif path.exists():
-            found, root = [path], _absolute(path).parent
+            found, top = [path], absolute(path).parent
         elif glob.has_magic(argument):
             found = natural_order(
                 Path(name)
@@ -109,14 +116,19 @@ def find_inputs(arguments: Sequence[str]) -> list[Input]:
             )
             if not found:
                 raise InputError("matches no image", where=argument)
-            root = Path(os.path.commonpath([_absolute(p).parent for p in found]))
+            top = Path(os.path.commonpath([absolute(p).parent for p in found]))
+            found = [image for image in found if accepts is None or accepts(image)]
         else:
             raise InputError("is not there", where=path)
+        if not found:
+            raise InputError("holds no image that --include and --exclude let through", where=argument)
         files += found
-        roots += [root] if len(arguments) == 1 else [(root.parent if path.is_dir() else root)]
-    common = Path(os.path.commonpath(roots))
-    once = {_absolute(path): path for path in reversed(files)}
-    return [Input(once[path], path.relative_to(common)) for path in _drop_masks(dict.fromkeys(map(_absolute, files)))]
+        roots += [top] if len(arguments) == 1 else [(top.parent if path.is_dir() else top)]
+    common = Path(os.path.commonpath(roots)) if root is None else absolute(root)
+    once = {absolute(path): path for path in reversed(files)}
+    if astray := next((path for path in once if not path.is_relative_to(common)), None):
+        raise UsageError(f"{once[astray]} is not below --relative-to {root}")
+    return [Input(once[path], path.relative_to(common)) for path in _drop_masks(dict.fromkeys(map(absolute, files)))]
 
 
 def index_by_key(folder: Path) -> dict[str, Path]:
@@ -137,26 +149,14 @@ def index_by_key(folder: Path) -> dict[str, Path]:
     return index
 
 
-def plan_outputs(inputs: Sequence[Input], folder: Path, suffix: str) -> list[Path]:
-    """Where each input's result goes: mirrored below `folder`, with another suffix.
-
-    UsageError, before any work, where two inputs would share one output.
-    """
-    owners: dict[Path, Path] = {}
-    for item in inputs:
-        target = folder / item.relative.with_suffix(suffix)
-        if target in owners:
-            raise UsageError(
-                f"{owners[target]} and {item.path} would both be written to {target}",
-                hint="give them one at a time",
-            )
-        owners[target] = item.path
-    return list(owners)
-
-
-def _absolute(path: Path) -> Path:
+def absolute(path: Path) -> Path:
     """Without `..`, so that no mirrored output climbs out of its folder."""
     return Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow links and change the names)
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything is at `path`; nothing is where the name is too long for the disk."""
+    return os.path.exists(path)  # noqa: PTH110 (Path.exists raises for such a name)
 
 
 def walk_images(folder: Path, accepts: Callable[[str], bool] = is_image_name) -> list[Path]:
@@ -186,6 +186,11 @@ def _drop_masks(paths: Iterable[Path]) -> list[Path]:
         return named or _before(path, MASK_FOLDERS) in beside
 
     return [path for path in paths if not is_mask(path)]
+
+
+def parent_of_masks(path: Path) -> Path | None:
+    """The folder that holds the folder masks/ that `path` lies in; None where it lies in none."""
+    return _before(path, MASK_FOLDERS)
 
 
 def _before(path: Path, names: tuple[str, ...]) -> Path | None:

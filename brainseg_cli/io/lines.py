@@ -1,34 +1,68 @@
 """JSON lines to a file, one at a time, so that what is said to be done is on record whatever comes after."""
 
+import errno
 import json
+import os
+from contextlib import ExitStack, suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any
 
+from brainseg_cli.io.atomic import atomic_path
 from brainseg_cli.types import Json
 
 
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON, on one line unless told otherwise. NaN is refused; a name that is no text is escaped: `\\udcff`."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return text if _is_text(text) else json.dumps(value, indent=indent, allow_nan=False)
+
+
 class LinesWriter:
-    """Writes `path` anew, a record a line, each flushed as it is written. Its folder is made."""
+    """Writes `path` anew, a record a line, each whole and on file when `write` returns. Its folder is made.
+
+    Where `path` is there already it keeps what it holds until the block ends well, and takes the new lines then.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> "LinesWriter":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("w", encoding="utf-8")
+        with ExitStack() as stack:
+            written = stack.enter_context(atomic_path(self.path)) if self.path.exists() else self.path
+            self._file = stack.enter_context(FileIO(written, "w"))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._stack.__exit__(kind, error, trace)
 
     def write(self, record: Json) -> None:
-        """Append one record."""
+        """Append one record; on a disk that is full none of it stays."""
         if self._file is None:
             raise ValueError("a LinesWriter writes within its `with` block")
-        self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        line = to_json(record).encode() + b"\n"
+        before = self._file.tell()
+        try:
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(before)
+                self._file.seek(before)
+            error.filename = error.filename or str(self.path)
+            raise
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -5,42 +5,16 @@ holds preprocessing, threshold, channels and where the weights come from.
 """
 
 from pathlib import Path
-from typing import Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from brainseg_cli.config import PreprocessConfig
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.atomic import read_json, write_bytes, write_json
-from brainseg_cli.io.contracts import Contract, read_contract
 from brainseg_cli.io.images import read_bytes
 from brainseg_cli.models.build import describe_model, rebuild_model
-
-SCHEMA_VERSION = 2
-
-
-class BundleInfo(Contract):
-    """brainseg.json."""
-
-    schema_version: int = SCHEMA_VERSION
-    brainseg_version: str
-    torch_version: str
-    preprocess: PreprocessConfig
-    threshold: float = 0.5
-    threshold_from: Literal["default", "val"] = "default"
-    """`val` where it is the one that scored best there. A bundle of schema 1 has none."""
-    channel_names: list[str]
-    encoder_weights: str
-    """What the encoder started from: `none` (random numbers) or `imagenet`."""
-    dataset_hash: str
-    split: str
-    split_hash: str
-    leaky: bool
-    epoch: int
-    """The epoch these weights are from, chosen on val."""
-    val_dice_patient: float | None
+from brainseg_cli.models.locate import BUNDLE_SCHEMA, BundleInfo, find_bundle, read_info
 
 
 def save_bundle(folder: Path, model: nn.Module, info: BundleInfo) -> None:
@@ -53,15 +27,7 @@ def save_bundle(folder: Path, model: nn.Module, info: BundleInfo) -> None:
 
 def write_info(folder: Path, info: BundleInfo) -> None:
     """Replace brainseg.json alone, in the present schema: the weights stay."""
-    write_json(folder / "brainseg.json", info.model_dump(mode="json") | {"schema_version": SCHEMA_VERSION})
-
-
-def find_bundle(path: Path) -> Path:
-    """The model/ folder of a run, or `path` itself where it is one. InputError where there is none."""
-    for folder in (path / "model", path):
-        if (folder / "brainseg.json").exists():
-            return folder
-    raise InputError("holds no model", where=path, hint="give a run, or the model/ folder of one")
+    write_json(folder / "brainseg.json", info.model_dump(mode="json") | {"schema_version": BUNDLE_SCHEMA})
 
 
 def load_bundle(path: Path) -> tuple[nn.Module, BundleInfo]:
@@ -70,7 +36,7 @@ def load_bundle(path: Path) -> tuple[nn.Module, BundleInfo]:
     InputError for anything missing, broken, newer than this program, or weights that do not fit.
     """
     folder = find_bundle(path)
-    info = read_contract(folder / "brainseg.json", BundleInfo)
+    info = read_info(folder)
     weights = folder / "model.safetensors"
     model = rebuild_model(read_json(folder / "config.json"))
     try:

@@ -1,7 +1,9 @@
 """Every command and every option is in the reference, and every preset is one that can be trained with."""
 
+import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,6 +21,20 @@ def read_sections() -> dict[str, str]:
     """The reference by command: the text below each heading `## brainseg <command>`."""
     parts = re.split(r"^## `?brainseg (\w+)`?$", REFERENCE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def load_maker() -> ModuleType:
+    """docs/make_reference.py, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("make_reference", TOP / "docs" / "make_reference.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_the_programs() -> None:
+    """Where this fails: python docs/make_reference.py > docs/cli.md"""
+    assert REFERENCE.read_text(encoding="utf-8") == load_maker().make_reference()
 
 
 def test_no_page_waits_to_be_filled_in() -> None:

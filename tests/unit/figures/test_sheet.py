@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from brainseg_cli.errors import InputError, UsageError
+from brainseg_cli.figures.caption import TEXT_COLOUR
+from brainseg_cli.figures.scene import name_colours
 from brainseg_cli.figures.sheet import MARGIN_PX, draw_sheet
 
 
@@ -37,3 +39,27 @@ def test_nothing_to_lay_out_is_refused() -> None:
         draw_sheet([], columns=2)
     with pytest.raises(UsageError, match="0 columns"):
         draw_sheet([tile(1, 1, 0)], columns=0)
+
+
+def test_a_title_and_a_legend_stand_above_the_figures() -> None:
+    figures = [tile(30, 400, 1), tile(30, 400, 2)]
+    bare = draw_sheet(figures, columns=2)
+    titled = draw_sheet(figures, columns=2, title="patient 7")
+    both = draw_sheet(figures, columns=2, title="patient 7", legend=name_colours("errors"))
+    for sheet in (titled, both):
+        np.testing.assert_array_equal(sheet[-len(bare) :], bare)
+    assert len(both) > len(titled) > len(bare)
+    heads = [sheet[: -len(bare)] for sheet in (titled, both)]
+    assert all((head == TEXT_COLOUR).all(axis=-1).sum() > 50 for head in heads)
+    for _, colour in name_colours("errors"):
+        assert not (heads[0] == colour).all(axis=-1).any()
+        assert (heads[1] == colour).all(axis=-1).sum() > 100
+
+
+def test_a_small_sheet_has_room_for_its_legend_and_a_long_title_fits() -> None:
+    sheet = draw_sheet([tile(5, 9, 1)], columns=1, title="long " * 50, legend=name_colours("fill"))
+    assert sheet.shape[1] > 200
+    head = sheet[: -5 - 2 * MARGIN_PX]
+    assert (head[:, -6:] == 255).all()
+    start = (sheet.shape[1] - 9) // 2
+    assert (sheet[-5 - MARGIN_PX : -MARGIN_PX, start : start + 9] == 1).all() and (sheet == 1).all(axis=-1).sum() == 45

@@ -1,13 +1,25 @@
 """Files and folders that appear whole or not at all."""
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from brainseg_cli.errors import InputError, OutputExistsError
-from brainseg_cli.io.atomic import atomic_folder, atomic_path, check_absent, read_json, write_json, write_text
+from brainseg_cli.errors import BrainsegError, DiskError, InputError, OutputExistsError
+from brainseg_cli.io.atomic import (
+    atomic_folder,
+    atomic_path,
+    check_absent,
+    name_aside,
+    read_json,
+    remove,
+    telling,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 class StopError(Exception):
@@ -47,9 +59,29 @@ def test_an_exception_leaves_no_new_file(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_a_long_name_is_no_obstacle(tmp_path: Path) -> None:
-    write_text(tmp_path / ("n" * 250), "x")
-    assert names(tmp_path) == ["n" * 250]
+@pytest.mark.parametrize("name", ["n" * 255, "患" * 85, "\U0001f9e0" * 63])
+def test_a_long_name_is_no_obstacle(tmp_path: Path, name: str) -> None:
+    write_text(tmp_path / name, "x")
+    assert names(tmp_path) == [name]
+
+
+def test_what_a_kill_left_is_gone_when_the_file_is_written_next(tmp_path: Path) -> None:
+    path, other = tmp_path / "x.png", tmp_path / "y.png"
+    for left in (path, other):
+        name_aside(left).write_text("half")
+    write_bytes(path, b"whole")
+    assert names(tmp_path) == sorted(["x.png", name_aside(other).name]) and path.read_bytes() == b"whole"
+    other.write_text("old")
+    for _ in range(2):
+        remove(other)
+        assert names(tmp_path) == ["x.png"]
+
+
+def test_a_link_in_place_of_the_aside_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    name_aside(tmp_path / "x").symlink_to(tmp_path / "precious")
+    write_text(tmp_path / "x", "new")
+    assert (tmp_path / "precious").read_text() == "mine" and (tmp_path / "x").read_text() == "new"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
@@ -63,6 +95,17 @@ def test_outputs_follow_the_umask(tmp_path: Path) -> None:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize(("number", "is_done"), [(errno.ENOSPC, True), (errno.EROFS, True), (errno.EISDIR, False)])
+def test_what_goes_wrong_in_writing_is_told_with_its_place(tmp_path: Path, number: int, is_done: bool) -> None:
+    with pytest.raises(BrainsegError) as raised, telling(tmp_path / "x", hint="make room"):
+        raise OSError(number, os.strerror(number), "x.partial")
+    assert isinstance(raised.value, DiskError) == is_done
+    assert str(raised.value).startswith(f"{tmp_path}/x: cannot be written: {os.strerror(number)}")
+    assert ("make room" in str(raised.value)) == is_done
+    with telling(tmp_path / "x", hint=""):
+        write_text(tmp_path / "x", "fine")
 
 
 def test_json_there_and_back(tmp_path: Path) -> None:

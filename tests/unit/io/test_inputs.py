@@ -12,10 +12,11 @@ from brainseg_cli.io.inputs import (
     find_inputs,
     index_by_key,
     is_called_mask,
+    is_there,
     mask_key,
     natural_order,
+    parent_of_masks,
     parse_slice_index,
-    plan_outputs,
     slice_key,
     walk_images,
 )
@@ -120,9 +121,11 @@ def test_nothing_to_work_on_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         find_inputs([argument])
 
 
-def test_no_argument_is_a_fault_of_the_request() -> None:
+def test_no_argument_and_an_empty_one_are_faults_of_the_request(lgg: Path) -> None:
     with pytest.raises(UsageError, match="no input"):
         find_inputs([])
+    with pytest.raises(UsageError, match="empty name"):
+        find_inputs(["lgg", ""])  # a variable that was not set is not the present folder
 
 
 @pytest.mark.parametrize(
@@ -138,6 +141,7 @@ def test_slice_index(stem: str, index: int | None) -> None:
         ("lgg/TCGA_1/TCGA_1_7.tif", "TCGA_1_7.tif", "TCGA_1"),  # the file says so itself
         ("lgg/anna/7.tif", "anna/7.tif", "anna"),  # the folder below the input does
         ("slices/7.tif", "7.tif", None),  # nobody does
+        ("/7.tif", "7.tif", None),
     ],
 )
 def test_patient_id(path: str, relative: str, patient_id: str | None) -> None:
@@ -169,15 +173,24 @@ def test_an_index_of_something_else(tmp_path: Path) -> None:
         index_by_key(tmp_path / "predictions.jsonl")
 
 
-def test_outputs_are_mirrored(lgg: Path) -> None:
-    outputs = plan_outputs(find_inputs(["lgg"]), Path("out"), ".png")
-    assert [path.as_posix() for path in outputs][1:3] == ["out/p1/p1_2.png", "out/p1/p1_10.png"]
+def test_a_choice_does_not_change_where_results_go(lgg: Path) -> None:
+    only = find_inputs(["lgg"], accepts=lambda relative: relative.parts[0] == "p2")
+    assert [item.relative.as_posix() for item in only] == ["p2/p2_1.tif"]
+    below = find_inputs(["lgg/p2", "lgg/p1/p1_1.tif"], root=lgg.parent)
+    assert [item.relative.as_posix() for item in below] == ["lgg/p2/p2_1.tif", "lgg/p1/p1_1.tif"]
+    with pytest.raises(InputError, match="holds no image that --include and --exclude let through"):
+        find_inputs(["lgg"], accepts=lambda relative: False)
+    with pytest.raises(UsageError, match=r"lgg/p1/p1_10?\.tif is not below --relative-to"):
+        find_inputs(["lgg"], root=lgg / "p2")
 
 
-def test_inputs_that_would_share_an_output_are_refused(tmp_path: Path) -> None:
-    touch(tmp_path, "a_1.png", "a_1.tif")
-    with pytest.raises(UsageError, match=r"a_1\.png and .*a_1\.tif would both be written to .*a_1\.png"):
-        plan_outputs(find_inputs([str(tmp_path)]), tmp_path / "out", ".png")
+def test_what_is_there(tmp_path: Path) -> None:
+    touch(tmp_path, "x")
+    assert is_there(tmp_path / "x") and not is_there(tmp_path / "y") and not is_there(tmp_path / ("n" * 300))
+
+
+def test_the_folder_above_masks() -> None:
+    assert parent_of_masks(Path("a/masks/p/x.png")) == Path("a") and parent_of_masks(Path("a/x_mask.png")) is None
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import io
 import json
 import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from torch import nn
 from brainseg_cli.config import ModelConfig, PreprocessConfig
 from brainseg_cli.errors import InputError
 from brainseg_cli.models.build import build_model
-from brainseg_cli.models.bundle import SCHEMA_VERSION, BundleInfo, find_bundle, load_bundle, save_bundle, write_info
+from brainseg_cli.models.bundle import load_bundle, save_bundle, write_info
+from brainseg_cli.models.locate import BUNDLE_SCHEMA, BundleInfo
 
 INFO = BundleInfo(
     brainseg_version="0.1.0",
@@ -109,7 +109,7 @@ def test_a_bundle_of_the_first_schema_has_the_default_threshold(bundle: Path) ->
     assert (info.schema_version, info.threshold, info.threshold_from) == (1, 0.5, "default")
     write_info(bundle, info.model_copy(update={"threshold": 0.37, "threshold_from": "val"}))
     written = json.loads((bundle / "brainseg.json").read_text())  # an older program is told to update
-    assert (written["schema_version"], written["threshold_from"]) == (SCHEMA_VERSION, "val")
+    assert (written["schema_version"], written["threshold_from"]) == (BUNDLE_SCHEMA, "val")
 
 
 @pytest.mark.parametrize("name", ["brainseg.json", "config.json", "model.safetensors"])
@@ -172,7 +172,7 @@ def saved(value: Any) -> bytes:
         (change("brainseg.json", threshold_from="test"), "threshold_from"),
         (change("brainseg.json", leaky=[]), "leaky"),
         (change("brainseg.json", surprise=1), "surprise"),
-        (change("brainseg.json", schema_version=SCHEMA_VERSION + 1, surprise=1), "update brainseg"),
+        (change("brainseg.json", schema_version=BUNDLE_SCHEMA + 1, surprise=1), "update brainseg"),
     ],
 )
 def test_a_damaged_foreign_or_newer_bundle_is_refused_in_one_line(
@@ -184,11 +184,3 @@ def test_a_damaged_foreign_or_newer_bundle_is_refused_in_one_line(
         load_bundle(bundle)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "sprung").exists()
-
-
-def test_a_run_is_preferred_to_a_folder_of_the_same_name(bundle: Path) -> None:
-    assert find_bundle(bundle.parent) == bundle
-    assert find_bundle(bundle) == bundle
-    shutil.rmtree(bundle)
-    with pytest.raises(InputError, match="holds no model"):
-        find_bundle(bundle.parent)

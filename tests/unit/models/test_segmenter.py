@@ -1,14 +1,18 @@
 """From images of any size to probabilities of the same size, whatever else is in the batch."""
 
+import itertools
+from typing import Any, get_args
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from brainseg_cli.config import ModelConfig, PreprocessConfig
-from brainseg_cli.errors import InputError
+from brainseg_cli.errors import InputError, UsageError
 from brainseg_cli.models.build import build_model
 from brainseg_cli.models.segmenter import Segmenter, apply_threshold, prepare_input
+from brainseg_cli.types import Tta
 
 CPU = torch.device("cpu")
 SIZES = [(40, 56), (32, 32), (21, 64), (64, 30), (128, 90)]
@@ -37,7 +41,11 @@ def test_one_by_one_is_the_same_as_together(segmenter: Segmenter, images: list[n
     segmenter.model.train()  # predicting leaves that by itself
     together = segmenter.predict_probs(images)
     for image, probs in zip(images, together, strict=True):
-        np.testing.assert_allclose(segmenter.predict_probs([image])[0], probs, atol=1e-5)
+        np.testing.assert_array_equal(segmenter.predict_probs([image])[0], probs)
+    for size in (2, 3, 4):
+        parts = [segmenter.predict_probs(images[start : start + size]) for start in range(0, len(images), size)]
+        for found, probs in zip(itertools.chain.from_iterable(parts), together, strict=True):
+            np.testing.assert_array_equal(found, probs)
 
 
 def test_nothing_in_nothing_out(segmenter: Segmenter) -> None:
@@ -67,13 +75,67 @@ class FirstChannel(nn.Module):
         return images[:, :1]
 
 
-def test_pixels_stay_where_they_are() -> None:
+@pytest.mark.parametrize("tta", get_args(Tta))
+def test_pixels_stay_where_they_are(tta: Any) -> None:
     image = np.zeros((20, 64, 3), np.uint8)
     image[2:6, 40:60, 0] = 255  # red comes first
     image[10:, :, 2] = 255
     segmenter = Segmenter(FirstChannel(), PreprocessConfig(size=64, intensity="unit"), 3, CPU)
     expected = 1 / (1 + np.exp(image[..., 0] / -255.0))
-    np.testing.assert_allclose(segmenter.predict_probs([image])[0], expected, atol=1e-6)
+    np.testing.assert_allclose(segmenter.predict_probs([image], tta=tta)[0], expected, atol=1e-6)
+
+
+def test_without_views_it_is_the_plain_way_bit_for_bit(segmenter: Segmenter, images: list[np.ndarray]) -> None:
+    """What training's val and eval take, who need the logits too."""
+    for some in (images[:1], images[:2], images):
+        pixels, fits = segmenter.stack(some)
+        plain = segmenter.restore(segmenter.predict_logits(pixels), fits)
+        for one, other in zip(segmenter.predict_probs(some), plain, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+SYMMETRIES: dict[str, list[tuple[int, bool]]] = {
+    "flips": [(0, False), (0, True), (2, False), (2, True)],
+    "d4": [(turns, mirrored) for turns in range(4) for mirrored in (False, True)],
+}
+
+
+def move(array: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
+    return np.rot90(np.fliplr(array) if mirrored else array, turns)
+
+
+@pytest.mark.parametrize("tta", SYMMETRIES)
+def test_probabilities_are_averaged_over_the_views(segmenter: Segmenter, rng: np.random.Generator, tta: Any) -> None:
+    image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)  # the network's own square
+    back = []
+    for turns, mirrored in SYMMETRIES[tta]:
+        turned = np.rot90(segmenter.predict_probs([move(image, turns, mirrored)])[0], -turns)
+        back.append(np.fliplr(turned) if mirrored else turned)
+    averaged = segmenter.predict_probs([image], tta=tta)[0]
+    np.testing.assert_allclose(averaged, np.mean(back, axis=0), atol=1e-5)
+    assert np.abs(averaged - segmenter.predict_probs([image])[0]).max() > 1e-3  # it does something
+
+
+@pytest.mark.parametrize("tta", SYMMETRIES)
+def test_a_turned_image_gives_the_turned_answer(segmenter: Segmenter, rng: np.random.Generator, tta: Any) -> None:
+    image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    straight = segmenter.predict_probs([image], tta=tta)[0]
+    for turns, mirrored in SYMMETRIES[tta]:
+        turned = segmenter.predict_probs([move(image, turns, mirrored)], tta=tta)[0]
+        np.testing.assert_allclose(turned, move(straight, turns, mirrored), atol=1e-5)
+
+
+def test_views_keep_every_images_own_size(segmenter: Segmenter, images: list[np.ndarray]) -> None:
+    together = segmenter.predict_probs(images, tta="d4")
+    assert [probs.shape for probs in together] == SIZES
+    for image, probs in zip(images, together, strict=True):
+        assert probs.dtype == np.float32 and 0 <= probs.min() < probs.max() <= 1
+        np.testing.assert_allclose(segmenter.predict_probs([image], tta="d4")[0], probs, atol=1e-5)
+
+
+def test_views_that_do_not_exist_are_refused_even_for_nothing(segmenter: Segmenter) -> None:
+    with pytest.raises(UsageError, match="'d8'"):
+        segmenter.predict_probs([], tta="d8")  # type: ignore[arg-type]
 
 
 def test_input_is_scaled_channels_last_floats(rng: np.random.Generator) -> None:

@@ -1,0 +1,188 @@
+"""What is to be done: which images, where each result goes, and what is there already. No network is loaded."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from brainseg_cli.errors import BrainsegError, OutputExistsError, UsageError
+from brainseg_cli.io.atomic import check_absent
+from brainseg_cli.io.embedded import read_about
+from brainseg_cli.io.images import MASK_SUFFIXES, read_bytes
+from brainseg_cli.io.inputs import Input, is_there
+from brainseg_cli.io.outputs import TEMPLATE, Claims, Naming, check_not_read
+from brainseg_cli.io.sources import Inputs, Shard
+from brainseg_cli.models.locate import find_bundles, hash_bundle, read_info
+from brainseg_cli.predict.settings import Settings, is_made_alike, tell_provenance
+from brainseg_cli.types import Json, MaskFormat
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where results go, and what becomes of what is there."""
+
+    folder: Path | None
+    """For the masks and the records; None is stdout, for the one mask there is."""
+    mask_format: MaskFormat = "png"
+    template: str = TEMPLATE
+    maps: Path | None = None
+    """For maps of probabilities."""
+    overwrite: bool = False
+    resume: bool = False
+    shard: Shard | None = None
+
+    def name_lines(self, kind: str) -> Path:
+        """`predictions` -> predictions.jsonl in the folder, a file of its own for a shard."""
+        assert self.folder is not None
+        share = "" if self.shard is None else f"-{self.shard.part}-of-{self.shard.parts}"
+        return self.folder / f"{kind}{share}.jsonl"
+
+
+class Job(NamedTuple):
+    """One image, the places of its mask and of its map of probabilities, and why it cannot be done at all."""
+
+    item: Input
+    target: Path | None
+    map_target: Path | None
+    fault: BrainsegError | None = None
+
+    @property
+    def targets(self) -> list[Path]:
+        """Both places, those that there are."""
+        return [target for target in (self.target, self.map_target) if target is not None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which images become which masks. `jobs` can be walked through once."""
+
+    inputs: Inputs
+    places: Places
+    settings: Settings
+    bundles: list[Path]
+    model_hashes: list[str]
+    threshold: float
+    """The one asked for, else the mean of the models'."""
+    _known: list[Job] | None
+
+    def jobs(self) -> Iterator[Job]:
+        """In the order of the inputs; of a growing list as they come."""
+        return iter(self._known) if self._known is not None else _plan_growing(self.inputs, self.places, self.settings)
+
+    def tell_provenance(self, image_sha256: str, *, volume_sha256: str | None = None) -> Json:
+        """`settings.tell_provenance` of a slice of this plan."""
+        return tell_provenance(image_sha256, self.model_hashes, self.threshold, self.settings, volume_sha256)
+
+    def preview(self) -> Iterator[Json]:
+        """A record for each image, of what would be done: `planned`, `unchanged` (by --resume) or `failed`.
+
+        Slices that are seen together, as volumes, are not compared: they are all `planned`.
+        """
+        for item, target, map_target, fault in self.jobs():
+            record: Json = {"image": str(item.path), "mask": None if target is None else str(target)}
+            if fault is not None:
+                yield record | {"mask": None, "status": "failed", "error": str(fault)}
+                continue
+            unchanged = False
+            if self.places.resume and not self.settings.volume and target is not None and is_there(target):
+                try:
+                    sha256 = hashlib.sha256(item.data or read_bytes(item.path)).hexdigest()
+                except BrainsegError as error:
+                    yield record | {"mask": None, "status": "failed", "error": str(error)}
+                    continue
+                unchanged = is_made_alike(read_about(target), self.tell_provenance(sha256))
+                unchanged &= map_target is None or is_there(map_target)
+            yield record | {"status": "unchanged" if unchanged else "planned"}
+
+
+def make_plan(inputs: Inputs, models: Sequence[Path], places: Places, settings: Settings) -> Plan:
+    """Decide where each mask goes, and refuse what cannot be, before any work. Nothing is written.
+
+    The mask of `p/p_7.tif` is `folder/p/p_7.png` (or `.tif`). InputError where a model is missing; UsageError where
+    two inputs would share a mask, a mask would replace an input, or one mask was asked for and there are several;
+    OutputExistsError for a mask or records that are there, unless `overwrite` or `resume`. Of a growing list the
+    same faults are those of single images, when they come.
+    """
+    if places.overwrite and places.resume:
+        raise UsageError("--overwrite makes all anew, --resume only what is missing", hint="give one of them")
+    if places.maps is not None and places.folder is not None and _is_same(places.maps, places.folder):
+        raise UsageError("masks and maps of probabilities would lie in one folder", where=places.maps)
+    if places.folder is None and inputs.total != 1:
+        several = "any number of" if inputs.total is None else inputs.total
+        raise UsageError("-o - is for one mask", hint=f"there are {several} images")
+    bundles = [bundle for model in models for bundle in find_bundles(model)]
+    known = None
+    if inputs.total is not None:
+        items = list(inputs)
+        known = _plan_known(items, inputs.elsewhere, places, settings)
+    for folder in filter(None, (places.folder, places.maps)):
+        if folder.exists() and not folder.is_dir():
+            raise OutputExistsError("is a file, a folder was to be written there", where=folder)
+    if places.folder is not None:
+        check_absent(places.name_lines("predictions"), overwrite=places.overwrite or places.resume)
+    thresholds = [read_info(bundle).threshold for bundle in bundles]
+    threshold = sum(thresholds) / len(thresholds) if settings.threshold is None else settings.threshold
+    return Plan(inputs, places, settings, bundles, [hash_bundle(bundle) for bundle in bundles], threshold, known)
+
+
+def _plan_known(items: Sequence[Input], elsewhere: Sequence[Input], places: Places, settings: Settings) -> list[Job]:
+    planner = _Planner(places, settings)
+    jobs = [planner.place(item) for item in items]
+    for item in elsewhere:
+        planner.place(item)  # so that no two shares write to one place
+    targets = [target for job in jobs for target in job.targets]
+    check_not_read(targets, [item.path for item in (*items, *elsewhere)])
+    there = [target for target in targets if is_there(target)]
+    if there and not (places.overwrite or places.resume):
+        told = f"{len(there)} of {len(targets)} results are already there"
+        raise OutputExistsError(told, where=there[0], hint="--overwrite replaces them, --resume makes what is missing")
+    return [planner.check_foreign(job) for job in jobs]
+
+
+def _plan_growing(inputs: Inputs, places: Places, settings: Settings) -> Iterator[Job]:
+    planner = _Planner(places, settings)
+    for item in inputs:
+        job = Job(item, None, None)
+        try:
+            job = planner.place(item)
+            check_not_read(job.targets, [item.path])
+            there = next((target for target in job.targets if is_there(target)), None)
+            if there is not None and not (places.overwrite or places.resume):
+                raise OutputExistsError("is already there", where=there, hint="--overwrite replaces it")
+            job = planner.check_foreign(job)
+        except BrainsegError as error:
+            job = job._replace(fault=error)
+        yield job
+
+
+class _Planner:
+    def __init__(self, places: Places, settings: Settings) -> None:
+        self.places = places
+        self.masks = places.folder and Naming(places.folder, MASK_SUFFIXES[places.mask_format], places.template)
+        self.maps = places.maps and Naming(places.maps, f".{settings.probabilities}", places.template)
+        self.claims = Claims()
+
+    def place(self, item: Input) -> Job:
+        target = self.masks.place(item) if self.masks else None
+        map_target = self.maps.place(item) if self.maps else None
+        job = Job(item, target, map_target)
+        for taken in job.targets:
+            self.claims.claim(taken, item)
+        return job
+
+    def check_foreign(self, job: Job) -> Job:
+        """To resume is to replace our own masks alone: another may have been drawn by hand."""
+        if not self.places.resume or job.target is None or not is_there(job.target):
+            return job
+        if read_about(job.target) is not None:
+            return job
+        fault = OutputExistsError(
+            "is there and is no mask of brainseg's", where=job.target, hint="--overwrite replaces it"
+        )
+        return job._replace(fault=fault)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)

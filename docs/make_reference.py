@@ -1,0 +1,106 @@
+"""Makes docs/cli.md from the program: `python docs/make_reference.py > docs/cli.md`. A test holds the two together."""
+
+import html
+import re
+import sys
+from collections import defaultdict
+from typing import Any
+
+import typer.main
+
+from brainseg_cli.cli.app import app
+
+HEAD = """\
+# brainseg
+
+{help}
+
+Made from the program by `docs/make_reference.py`. `brainseg COMMAND --help` says the same. [The cookbook](cookbook.md)
+has whole pipelines, [metrics.md](metrics.md) what every number means.
+
+"""
+
+TAIL = """\
+## Streams
+
+stdout carries data alone: paths, JSON lines, with `--json` one object, with `-o -` an image. Messages, tables and bars
+go to stderr; bars are drawn on a terminal only, elsewhere a line comes now and then. `NO_COLOR` is honoured. `-q`
+leaves warnings and errors, `-v` adds detail.
+
+## Exit status
+
+| code | meaning |
+|---|---|
+| 0 | done |
+| 1 | could not be done, or a fault of the program |
+| 2 | wrong usage |
+| 3 | done in part: some inputs failed, each named |
+| 4 | a gate was not met (`eval --fail-under`, `--fail-over`) |
+| 130 | interrupted, by SIGINT or SIGTERM |
+| 141 | whoever read stdout closed it |
+
+An error is one line on stderr: where, what, and what to do next. A traceback comes with `brainseg --debug` alone.
+
+## Signals
+
+SIGINT (Ctrl-C) and SIGTERM end a command with whole files only and a line that says how to go on: `--resume`, for
+`train` and `predict`. A pipe that is closed early ends it too, and quietly. What a `kill -9` leaves half written has a
+name that begins with a dot and ends in `.partial`; nothing reads it, and the command run again takes it away.
+
+## Precedence
+
+A flag, then the environment, then `--config` and `--set`, then the preset. The resolved configuration is written beside
+the result.
+
+## Shell completion
+
+`brainseg --install-completion` installs it for the shell it is called from, `--show-completion` prints it.
+
+## Environment
+
+| variable | stands for |
+|---|---|
+{environment}
+| `BRAINSEG_DEBUG` | `--debug` |
+| `NO_COLOR` | no colours on stderr |
+"""
+
+
+def make_reference() -> str:
+    """The whole page."""
+    group: Any = typer.main.get_command(app)
+    environment: dict[str, set[str]] = defaultdict(set)
+    parts = [HEAD.format(help=group.help)]
+    for name, command in group.commands.items():
+        context = command.make_context(name, [], resilient_parsing=True)
+        usage = context.get_usage().removeprefix("Usage: ").removeprefix("brainseg ").split(maxsplit=1)[1]
+        parts.append(f"## brainseg {name}\n\n    brainseg {name} {usage}\n\n{_unfold(command.help)}\n")
+        panels: dict[str, list[str]] = defaultdict(list)
+        for parameter in command.params:
+            shown, told = parameter.get_help_record(context)
+            if parameter.param_type_name == "argument":
+                shown = re.sub(r" <.*>$", "", shown)
+            elif parameter.envvar:
+                environment[str(parameter.envvar)].add(f"`{parameter.opts[-1]}`")
+            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            panels[parameter.rich_help_panel or kind].append(f"* `{_tidy(shown)}`: {_unfold(told)}")
+        for panel in sorted(panels, key=("Arguments", "Options").__contains__, reverse=True):
+            parts.append("\n".join([f"\n**{panel}**\n", *panels[panel], ""]))  # noqa: PERF401
+        parts.append("\n")
+    rows = [f"| `{name}` | {', '.join(sorted(options))} |" for name, options in sorted(environment.items())]
+    return "".join(parts) + TAIL.format(environment="\n".join(rows))
+
+
+def _tidy(shown: str) -> str:
+    """`<list[Path]>` and `<int range>` are names of types, not of what to write."""
+    for typed, written in {"list[Path]": "path", "list[str]": "text", "list[float]": "number", "str": "text"}.items():
+        shown = shown.replace(f"<{typed}>", f"<{written}>")
+    return shown.replace(" range>", ">").replace("<int>", "<integer>").replace("<float>", "<number>")
+
+
+def _unfold(text: str) -> str:
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in html.unescape(text).split("\n\n"))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(make_reference())

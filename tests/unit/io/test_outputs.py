@@ -1,0 +1,93 @@
+"""Where results go: mirrored, named by a template, inside the folder, no two in one place, none over what is read."""
+
+from pathlib import Path
+
+import pytest
+
+from brainseg_cli.errors import UsageError
+from brainseg_cli.io.inputs import Input
+from brainseg_cli.io.outputs import Claims, Naming, check_not_read, plan_outputs
+
+OUT = Path("out")
+SLICE = Input(Path("lgg/TCGA_1/TCGA_1_7.tif"), Path("TCGA_1/TCGA_1_7.tif"))
+SCAN = Input(Path("scan.png"), Path("scan.png"))
+
+
+@pytest.mark.parametrize(
+    ("template", "place"),
+    [
+        ("{stem}", "TCGA_1/TCGA_1_7.png"),
+        ("{stem}_mask", "TCGA_1/TCGA_1_7_mask.png"),
+        ("{name}", "TCGA_1/TCGA_1_7.tif.png"),
+        ("{slice_index:03d}", "TCGA_1/007.png"),
+        ("{patient_id}/{slice_index}", "TCGA_1/7.png"),
+        ("all/{stem}.seg", "all/TCGA_1_7.seg.png"),
+        ("{{{stem}}}", "TCGA_1/{TCGA_1_7}.png"),
+        ("mask", "TCGA_1/mask.png"),
+        ("{stem!s:>12}", "TCGA_1/    TCGA_1_7.png"),
+    ],
+)
+def test_a_template_names_the_result(template: str, place: str) -> None:
+    assert Naming(OUT, ".png", template).place(SLICE) == OUT / place
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{stem.__class__}", r"there is no \{stem.__class__\} .*\{patient_id\}"),
+        ("{stem[0]}", "there is no"),
+        ("{patient}", "there is no"),
+        ("{}", "there is no"),
+        ("{0}", "there is no"),
+        ("{stem", "cannot be filled in"),
+        ("{stem:03d}", "cannot be filled in"),
+        ("{stem:{x}}", "cannot be filled in"),
+        ("{stem!q}", "cannot be filled in"),
+        ("{stem:{stem.__class__}}", "cannot be filled in"),
+    ],
+)
+def test_a_template_that_is_none_is_refused_at_once(template: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        Naming(OUT, ".png", template)
+
+
+@pytest.mark.parametrize("template", ["../{stem}", "a/../{stem}", "/etc/{stem}", "a/../../{stem}", "..//{stem}"])
+def test_a_template_cannot_leave_the_folder(template: str) -> None:
+    with pytest.raises(UsageError, match="would leave the folder"):
+        Naming(OUT, ".png", template).place(SLICE)
+
+
+@pytest.mark.parametrize("template", ["", "{stem}/", "/"])
+def test_a_template_must_name_a_file(template: str) -> None:
+    with pytest.raises(UsageError, match="leaves nothing of the name"):
+        Naming(OUT, ".png", template).place(SLICE)
+
+
+def test_what_an_input_has_not_cannot_be_asked_for() -> None:
+    for template in ("{patient_id}", "{slice_index}", "{stem:{slice_index}}"):
+        with pytest.raises(UsageError, match=r"scan\.png: has no|cannot be filled in"):
+            Naming(OUT, ".png", template).place(SCAN)
+    assert Naming(OUT, ".tif").place(SCAN) == OUT / "scan.tif"
+    assert Naming(OUT, ".tif").place(Input(Path("a.b_1.png"), Path("a.b_1.png"))) == OUT / "a.b_1.tif"
+
+
+def test_two_for_one_place_are_named() -> None:
+    other = Input(Path("scan.tif"), Path("scan.tif"))
+    with pytest.raises(UsageError, match=r"scan\.png and scan\.tif would both be written to out/scan\.png .*--name"):
+        plan_outputs([SCAN, SLICE, other], Naming(OUT, ".png"))
+    assert plan_outputs([SCAN, other], Naming(OUT, ".png", "{name}")) == [OUT / "scan.png.png", OUT / "scan.tif.png"]
+    claims = Claims()
+    claims.claim(OUT / "a.png", SCAN)
+    claims.claim(OUT / "a.png", SCAN)  # its own
+    with pytest.raises(UsageError):
+        claims.claim(OUT / "a.png", other)
+
+
+def test_nothing_is_written_over_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to("in")
+    read = [tmp_path / "in" / "a.png"]
+    for target in (read[0], tmp_path / "link" / "a.png", tmp_path / "in" / ".." / "in" / "a.png"):
+        with pytest.raises(UsageError, match=r"a\.png: would be written over, and is to be read"):
+            check_not_read([tmp_path / "b.png", target], read)
+    check_not_read([tmp_path / "in" / "b.png"], read)

@@ -48,14 +48,13 @@ def paint(plan: Plan, batch_size: int = 4) -> Iterator[Any]:
     return run(plan, Painted(), batch_size=batch_size)  # type: ignore[arg-type]
 
 
-def segment(plan: Plan, batch_size: int = 16) -> list[Any]:
-    """`run` by the plan's own models, on the CPU."""
-    import torch
-
+def segment(plan: Plan, batch_size: int = 16, device: str = "cpu") -> list[Any]:
+    """`run` by the plan's own models."""
+    from brainseg_cli.models.devices import choose_device
     from brainseg_cli.models.ensemble import load_ensemble
     from brainseg_cli.predict.run import run
 
-    return list(run(plan, load_ensemble(plan.bundles, torch.device("cpu")), batch_size=batch_size))
+    return list(run(plan, load_ensemble(plan.bundles, choose_device(device)), batch_size=batch_size))
 
 
 def records(outcomes: Sequence[Any]) -> list[Json]:

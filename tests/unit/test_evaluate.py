@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from predicting import make, segment
 
 from brainseg_cli import prepare
 from brainseg_cli.data.manifest import load_dataset
@@ -24,7 +25,6 @@ from brainseg_cli.metrics.measure import PIXELS, Ruler
 from brainseg_cli.metrics.summary import list_metrics
 from brainseg_cli.models.bundle import load_bundle
 from brainseg_cli.models.segmenter import Segmenter
-from brainseg_cli.predict import plan
 from brainseg_cli.training.measure import predict_split
 from brainseg_cli.training.run_folder import RunFolder
 
@@ -56,8 +56,8 @@ def masks(run: Path, phantom: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """predict, on the files that the dataset was made of."""
     folder = tmp_path_factory.mktemp("predicted")
     for name in TEST_PATIENTS:
-        records = list(plan([str(phantom / name)], run, folder / name, device_name="cpu", batch_size=5).run())
-        assert all(record["status"] == "ok" for record in records)
+        outcomes = segment(make(run, folder / name, phantom / name), batch_size=5)
+        assert all(outcome.record["status"] == "ok" for outcome in outcomes)
     return folder
 
 

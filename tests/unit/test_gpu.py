@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from predicting import make, segment
 
 from brainseg_cli.config import Config
 from brainseg_cli.data.phantom import patient_name
@@ -15,7 +16,6 @@ from brainseg_cli.io.images import read_image, read_mask
 from brainseg_cli.models.bundle import load_bundle
 from brainseg_cli.models.devices import choose_device, choose_precision, list_devices
 from brainseg_cli.models.segmenter import Segmenter
-from brainseg_cli.predict import plan
 from brainseg_cli.train import resume, train
 
 pytestmark = [
@@ -62,11 +62,11 @@ def test_a_gpu_gives_the_probabilities_and_masks_of_the_cpu(run: Path, phantom: 
         segmenter = Segmenter(model, bundle.preprocess, len(bundle.channel_names), choose_device(name))
         paths = sorted(path for path in phantom.rglob("*.tif") if not path.stem.endswith("_mask"))
         found.append(segmenter.predict_probs([read_image(path) for path in paths]))
-        records = list(plan([str(phantom / patient_name(3))], run, tmp_path / name, device_name=name).run())
-        assert all(record["status"] == "ok" for record in records)
+        outcomes = segment(make(run, tmp_path / name, phantom / patient_name(3)), device=name)
+        assert all(outcome.record["status"] == "ok" for outcome in outcomes)
     for cpu, cuda in zip(*found, strict=True):
         np.testing.assert_allclose(cuda, cpu, atol=1e-3)
-    for path in (tmp_path / "cpu").iterdir():
+    for path in (tmp_path / "cpu").glob("*.png"):
         assert (read_mask(path) != read_mask(tmp_path / "cuda" / path.name)).mean() < 0.01
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from predicting import make, records, segment
 
 from brainseg_cli import prepare
 from brainseg_cli.config import Config, read_config
@@ -20,7 +21,6 @@ from brainseg_cli.metrics.aggregate import summarise
 from brainseg_cli.metrics.threshold import choose_threshold
 from brainseg_cli.models.bundle import load_bundle, write_info
 from brainseg_cli.models.segmenter import Segmenter
-from brainseg_cli.predict import plan
 from brainseg_cli.train import draw_run_figures, resume, train
 from brainseg_cli.training.measure import measure_split, sweep_thresholds
 from brainseg_cli.training.run_folder import RunFolder
@@ -129,11 +129,11 @@ def test_the_threshold_in_the_bundle_is_the_one_that_is_used(copied: Path, phant
     for threshold in (0.02, 0.98):
         info = load_bundle(copied)[1]
         write_info(copied / "model", info.model_copy(update={"threshold": threshold}))
-        prediction = plan([str(phantom)], copied, tmp_path / str(threshold), device_name="cpu")
-        area = sum(record["area_px"] for record in prediction.run() if patient_name(10) in record["image"])
+        plan = make(copied, tmp_path / str(threshold), phantom)
+        area = sum(record["area_px"] for record in records(segment(plan)) if patient_name(10) in record["image"])
         side = measure_run(copied, device_name="cpu")
         measured = side.measures.patients.set_index("patient_id").loc[patient_name(10), "prediction_px"]
-        assert prediction.threshold == side.about["threshold"] == threshold and measured == area
+        assert plan.threshold == side.about["threshold"] == threshold and measured == area
         found.append(area)
     assert found[0] > found[1]
 

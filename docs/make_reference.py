@@ -47,6 +47,35 @@ SIGINT (Ctrl-C) and SIGTERM end a command with whole files only and a line that 
 `train` and `predict`. A pipe that is closed early ends it too, and quietly. What a `kill -9` leaves half written has a
 name that begins with a dot and ends in `.partial`; nothing reads it, and the command run again takes it away.
 
+## Order and names
+
+Arguments come in natural order (2 before 10), and their tree is mirrored below what they share. A list keeps its own
+order, and its paths are mirrored as they stand; `--relative-to` says otherwise. A result is never written over a file
+that is to be read, no two results share a place, and none leaves its folder.
+
+## Records
+
+`predict` writes a line a slice: to stdout as it is done, and into `predictions.jsonl` beside the masks. What failed is in
+`failures.jsonl` too, which is there as long as anything is. A share has files of its own (`predictions-2-of-8.jsonl`;
+`cat masks/predictions-*.jsonl` is all of them). A run that goes on, or does some slices again, replaces their lines and
+keeps the others.
+
+| field | meaning |
+|---|---|
+| `image`, `mask` | paths, as given and as written; no mask where it failed |
+| `patient_id`, `slice_index` | from the folder's and the file's name; null where they say none |
+| `tumour`, `area_px`, `area_mm2` | whether any pixel is tumour, how many, and with `--spacing` their area |
+| `max_prob`, `mean_prob` | largest probability of the slice; mean over the mask's pixels, null without any |
+| `centroid_px`, `box_px` | [row, column]; [top, left, bottom, right], counted from 0, bottom and right not included |
+| `entropy` | mean over all pixels of -p log2 p - (1-p) log2 (1-p), in bits |
+| `disagreement` | of several models: 1 - mean dice of every two masks, before they are cleaned up; else null |
+| `seconds`, `unchanged` | on stdout alone: per slice, of the network; true where `--resume` found it done |
+| `status`, `error` | `ok`, or `failed` and why; `--dry-run` says `planned`, `unchanged` or `failed` |
+| `provenance` | in `predictions.jsonl` and in the mask itself: hashes of image, models, mask and map; options; version |
+
+`--resume` leaves a mask alone if image content, models and options are those it carries, and its pixels and its map
+are as they were made, be it by another version of brainseg. A file that brainseg did not make is never replaced.
+
 ## Precedence
 
 A flag, then the environment, then `--config` and `--set`, then the preset. The resolved configuration is written beside

@@ -68,7 +68,7 @@ def main() -> None:
     # a batch system says SIGTERM: what holds for an interrupt, whole files and how to go on, holds for it
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
+        app(prog_name="brainseg")
     except BrainsegError as error:
         _debug_reraise()
         Console().fail(str(error))

@@ -100,9 +100,9 @@ def emit(line: str) -> None:
 
 
 def emit_bytes(data: bytes) -> None:
-    """An image to stdout. UsageError where that is a terminal."""
-    if sys.stdout.isatty():
-        raise UsageError("-o - writes an image, and stdout is a terminal", hint="send it to a file or a pipe")
+    """An image to stdout. UsageError where that is a terminal, or closed."""
+    if sys.stdout is None or sys.stdout.isatty():
+        raise UsageError("-o - writes an image, and stdout is a terminal or closed", hint="send it to a file or a pipe")
     with _quiet_where_nobody_reads():
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

@@ -1,6 +1,7 @@
 """Options that several commands share: the same name for the same thing."""
 
 import io
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -121,11 +122,13 @@ Spacing = Annotated[
 
 
 def parse_spacing(text: str) -> tuple[float, float, float]:
-    """`0.94,0.94,5`. UsageError for other than three numbers."""
+    """`0.94,0.94,5`. UsageError for other than three positive numbers."""
     try:
         row, column, depth = map(float, text.split(","))
     except ValueError:
         raise UsageError(f"--spacing {text!r} is not ROW,COLUMN,SLICE", hint="for example 0.94,0.94,5") from None
+    if not all(0 < step < math.inf for step in (row, column, depth)):
+        raise UsageError(f"a spacing of {(row, column, depth)} mm is not possible", hint="three numbers above 0")
     return row, column, depth
 
 

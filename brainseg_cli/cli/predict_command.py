@@ -1,6 +1,7 @@
 """brainseg predict."""
 
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -142,10 +143,13 @@ def predict_command(
         whole_folders=volume,
     )
     from brainseg_cli.io.sources import open_inputs
+    from brainseg_cli.models.locate import find_bundles
     from brainseg_cli.postprocess import Postprocess
     from brainseg_cli.predict.plan import Places, make_plan
     from brainseg_cli.predict.settings import Settings
 
+    for path in model:
+        find_bundles(path)  # one that is not there is told of before a list on stdin is waited for
     plan = make_plan(
         open_inputs(request, open_stdin()),
         model,
@@ -202,8 +206,11 @@ def _run(
         console.warn("this model comes from a LEAKY split: the figures it was reported with flatter it")
     for bundle in ensemble.bundles:
         console.detail(f"model: {bundle.model_dump_json(indent=2)}")
-    with console.progress() as progress:
-        for outcome in run(plan, ensemble, batch_size=batch_size):
+    with ExitStack() as stack:
+        progress = stack.enter_context(console.progress())
+        # closed here, whatever comes: that is when the records are put in order
+        outcomes = stack.enter_context(closing(run(plan, ensemble, batch_size=batch_size)))
+        for outcome in outcomes:
             tally.add(outcome)
             record = outcome.record
             if outcome.mask is not None:
@@ -263,6 +270,7 @@ class _Tally:
 
     def tell(self, console: Console, out: Path) -> None:
         unchanged = f", {self.unchanged} unchanged" if self.unchanged else ""
-        console.say(f"{self.done} of {self.done + self.failed} masks in {out}{unchanged}")
+        where = "" if out == STDOUT else f" in {out}"
+        console.say(f"{self.done} of {self.done + self.failed} masks{where}{unchanged}")
         if self.plan.inputs.passed_over:
             console.say(f"{self.plan.inputs.passed_over} masks in the list were passed over")

@@ -45,6 +45,8 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise InputError("is not there", where=path) from None
+    except IsADirectoryError:
+        raise InputError("is a folder, not a file", where=path) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", where=path) from None
 

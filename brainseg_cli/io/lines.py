@@ -3,13 +3,12 @@
 import errno
 import json
 import os
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from brainseg_cli.io.atomic import atomic_path
 from brainseg_cli.types import Json
 
 
@@ -20,28 +19,31 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
 
 
 class LinesWriter:
-    """Writes `path` anew, a record a line, each whole and on file when `write` returns. Its folder is made.
-
-    Where `path` is there already it keeps what it holds until the block ends well, and takes the new lines then.
-    """
+    """Appends to `path` a record a line, each whole and on file when `write` returns. Its folder is made."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: FileIO | None = None
-        self._stack = ExitStack()
+
+    @property
+    def is_open(self) -> bool:
+        return self._file is not None
 
     def __enter__(self) -> "LinesWriter":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            written = stack.enter_context(atomic_path(self.path)) if self.path.exists() else self.path
-            self._file = stack.enter_context(FileIO(written, "w"))
-            self._stack = stack.pop_all()
+        self._file = FileIO(self.path, "a+")
+        if size := self._file.seek(0, os.SEEK_END):
+            self._file.seek(size - 1)
+            if self._file.read(1) != b"\n":  # half a line, as a power cut leaves it: the next one is not to be its end
+                self._file.write(b"\n")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def write(self, record: Json) -> None:
         """Append one record; on a disk that is full none of it stays."""

@@ -11,6 +11,7 @@ from brainseg_cli.errors import UsageError
 from brainseg_cli.io.inputs import Input
 
 TEMPLATE = "{stem}"
+ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".npy", ".svg", ".pdf", ".gif")
 FIELDS = ("stem", "name", "patient_id", "slice_index")
 
 
@@ -55,6 +56,17 @@ class Naming:
             raise UsageError(f"--name {self.template} cannot be filled in: {error}") from None
 
 
+def drop_suffix(template: str, suffix: str) -> str:
+    """`{stem}_mask.png` -> `{stem}_mask` for results that end in `.png` anyhow. UsageError for another ending."""
+    ending = Path(template).suffix.lower()
+    alike = {".tiff": ".tif"}
+    if alike.get(ending, ending) == suffix:
+        return template[: -len(ending)]
+    if ending in ENDINGS:
+        raise UsageError(f"--name {template}: results end in {suffix}", hint="--format makes others")
+    return template
+
+
 class Claims:
     """Which places are taken. One after another, so that a list may still be growing."""
 
@@ -67,16 +79,6 @@ class Claims:
         if owner is not item.path:
             told = f"{owner} and {item.path} would both be written to {target}"
             raise UsageError(told, hint="--name can tell them apart")
-
-
-def plan_outputs(inputs: Sequence[Input], naming: Naming) -> list[Path]:
-    """Where each input's result goes. UsageError, before any work, where two inputs would share one output."""
-    claims, targets = Claims(), []
-    for item in inputs:
-        target = naming.place(item)
-        claims.claim(target, item)
-        targets.append(target)
-    return targets
 
 
 def check_not_read(targets: Sequence[Path], read: Sequence[Path]) -> None:

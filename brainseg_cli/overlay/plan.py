@@ -10,7 +10,7 @@ from natsort import natsorted, ns
 from brainseg_cli.errors import BrainsegError, InputError, UsageError
 from brainseg_cli.io.atomic import check_absent
 from brainseg_cli.io.inputs import Input, absolute
-from brainseg_cli.io.outputs import Claims, Naming
+from brainseg_cli.io.outputs import Claims, Naming, drop_suffix
 from brainseg_cli.overlay.matching import Failure, Slice, Told, fail
 from brainseg_cli.overlay.settings import Places
 
@@ -35,7 +35,11 @@ class Planner:
 
     def __init__(self, places: Places, read: Iterable[Path]) -> None:
         self._places = places
-        self._naming = None if places.folder is None else Naming(places.folder, places.suffix, places.template)
+        self._naming = (
+            None
+            if places.folder is None
+            else Naming(places.folder, places.suffix, drop_suffix(places.template, places.suffix))
+        )
         self._claims = Claims()
         self._read = {os.path.realpath(path) for path in read}
 

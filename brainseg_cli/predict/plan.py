@@ -10,12 +10,13 @@ from typing import NamedTuple
 from brainseg_cli.errors import BrainsegError, OutputExistsError, UsageError
 from brainseg_cli.io.atomic import check_absent
 from brainseg_cli.io.embedded import read_about
-from brainseg_cli.io.images import MASK_SUFFIXES, read_bytes
+from brainseg_cli.io.images import ARRAY_SUFFIX, MASK_SUFFIXES, read_bytes
 from brainseg_cli.io.inputs import Input, is_there
-from brainseg_cli.io.outputs import TEMPLATE, Claims, Naming, check_not_read
+from brainseg_cli.io.outputs import TEMPLATE, Claims, Naming, check_not_read, drop_suffix
 from brainseg_cli.io.sources import Inputs, Shard
 from brainseg_cli.models.locate import find_bundles, hash_bundle, read_info
-from brainseg_cli.predict.settings import Settings, is_made_alike, tell_provenance
+from brainseg_cli.predict.recorded import find_recorded
+from brainseg_cli.predict.settings import Settings, tell_provenance
 from brainseg_cli.types import Json, MaskFormat
 
 
@@ -92,8 +93,7 @@ class Plan:
                 except BrainsegError as error:
                     yield record | {"mask": None, "status": "failed", "error": str(error)}
                     continue
-                unchanged = is_made_alike(read_about(target), self.tell_provenance(sha256))
-                unchanged &= map_target is None or is_there(map_target)
+                unchanged = find_recorded(target, map_target, self.tell_provenance(sha256)) is not None
             yield record | {"status": "unchanged" if unchanged else "planned"}
 
 
@@ -112,6 +112,9 @@ def make_plan(inputs: Inputs, models: Sequence[Path], places: Places, settings: 
     if places.folder is None and inputs.total != 1:
         several = "any number of" if inputs.total is None else inputs.total
         raise UsageError("-o - is for one mask", hint=f"there are {several} images")
+    if inputs.total is None and places.shard is not None and places.template != TEMPLATE:
+        told = "shares of a growing list cannot know whether --name gives two of them one place"
+        raise UsageError(told, hint="write the list to a file first")
     bundles = [bundle for model in models for bundle in find_bundles(model)]
     known = None
     if inputs.total is not None:
@@ -122,9 +125,12 @@ def make_plan(inputs: Inputs, models: Sequence[Path], places: Places, settings: 
             raise OutputExistsError("is a file, a folder was to be written there", where=folder)
     if places.folder is not None:
         check_absent(places.name_lines("predictions"), overwrite=places.overwrite or places.resume)
+    hashes = [hash_bundle(bundle) for bundle in bundles]
+    if len(set(hashes)) < len(hashes):
+        raise UsageError("the same model was named twice", hint="a mean over twins counts one twice")
     thresholds = [read_info(bundle).threshold for bundle in bundles]
     threshold = sum(thresholds) / len(thresholds) if settings.threshold is None else settings.threshold
-    return Plan(inputs, places, settings, bundles, [hash_bundle(bundle) for bundle in bundles], threshold, known)
+    return Plan(inputs, places, settings, bundles, hashes, threshold, known)
 
 
 def _plan_known(items: Sequence[Input], elsewhere: Sequence[Input], places: Places, settings: Settings) -> list[Job]:
@@ -138,19 +144,27 @@ def _plan_known(items: Sequence[Input], elsewhere: Sequence[Input], places: Plac
     if there and not (places.overwrite or places.resume):
         told = f"{len(there)} of {len(targets)} results are already there"
         raise OutputExistsError(told, where=there[0], hint="--overwrite replaces them, --resume makes what is missing")
-    return [planner.check_foreign(job) for job in jobs]
+    # to resume is to replace our own masks alone
+    return [planner.check_foreign(job) for job in jobs] if places.resume else jobs
 
 
 def _plan_growing(inputs: Inputs, places: Places, settings: Settings) -> Iterator[Job]:
     planner = _Planner(places, settings)
+    read: set[str] = set()
+    written: set[str] = set()
     for item in inputs:
         job = Job(item, None, None)
         try:
             job = planner.place(item)
-            check_not_read(job.targets, [item.path])
+            own, results = os.path.realpath(item.path), {os.path.realpath(target) for target in job.targets}
+            read.add(own)
+            if own in written or results & read:
+                raise UsageError("would be written over, and is to be read", where=item.path, hint="give another -o")
+            written |= results
             there = next((target for target in job.targets if is_there(target)), None)
             if there is not None and not (places.overwrite or places.resume):
                 raise OutputExistsError("is already there", where=there, hint="--overwrite replaces it")
+            # with --overwrite too: it may be an image that comes later
             job = planner.check_foreign(job)
         except BrainsegError as error:
             job = job._replace(fault=error)
@@ -160,8 +174,10 @@ def _plan_growing(inputs: Inputs, places: Places, settings: Settings) -> Iterato
 class _Planner:
     def __init__(self, places: Places, settings: Settings) -> None:
         self.places = places
-        self.masks = places.folder and Naming(places.folder, MASK_SUFFIXES[places.mask_format], places.template)
-        self.maps = places.maps and Naming(places.maps, f".{settings.probabilities}", places.template)
+        suffix = MASK_SUFFIXES[places.mask_format]
+        template = drop_suffix(places.template, suffix)
+        self.masks = places.folder and Naming(places.folder, suffix, template)
+        self.maps = places.maps and Naming(places.maps, f".{settings.probabilities}", template)
         self.claims = Claims()
 
     def place(self, item: Input) -> Job:
@@ -173,15 +189,14 @@ class _Planner:
         return job
 
     def check_foreign(self, job: Job) -> Job:
-        """To resume is to replace our own masks alone: another may have been drawn by hand."""
-        if not self.places.resume or job.target is None or not is_there(job.target):
-            return job
-        if read_about(job.target) is not None:
-            return job
-        fault = OutputExistsError(
-            "is there and is no mask of brainseg's", where=job.target, hint="--overwrite replaces it"
-        )
-        return job._replace(fault=fault)
+        """A fault where a result would replace what is not brainseg's: it may have been drawn by hand."""
+        for target in job.targets:  # a .npy has no place for a note
+            if target.suffix != ARRAY_SUFFIX and is_there(target) and read_about(target) is None:
+                told = "is there and was not made by brainseg"
+                return job._replace(
+                    fault=OutputExistsError(told, where=target, hint="remove it first, or name another place")
+                )
+        return job
 
 
 def _is_same(one: Path, other: Path) -> bool:

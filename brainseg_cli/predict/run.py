@@ -1,9 +1,9 @@
 """A plan carried out: read ahead, whole batches through the network, masks and records in the order of the inputs."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from itertools import chain
 from typing import NamedTuple
 
@@ -11,13 +11,14 @@ from brainseg_cli.errors import BrainsegError, DiskError
 from brainseg_cli.io.atomic import remove, telling, write_bytes
 from brainseg_cli.io.embedded import encode_mask, encode_probs
 from brainseg_cli.io.images import MASK_SUFFIXES
-from brainseg_cli.io.lines import LinesWriter
 from brainseg_cli.io.reading import Reading
 from brainseg_cli.metrics.finding import describe_finding, measure_disagreement
 from brainseg_cli.models.ensemble import Ensemble
 from brainseg_cli.models.segmenter import apply_threshold
 from brainseg_cli.postprocess import postprocess
 from brainseg_cli.predict.plan import Job, Plan
+from brainseg_cli.predict.recorded import hash_bytes, hash_mask
+from brainseg_cli.predict.records import Records
 from brainseg_cli.predict.slices import Slice, read_slice
 from brainseg_cli.predict.volumes import gather_patients, postprocess_volume
 from brainseg_cli.types import Json
@@ -39,31 +40,22 @@ class Outcome(NamedTuple):
     """The encoded mask, where it goes to stdout."""
 
 
-def run(plan: Plan, ensemble: Ensemble, *, batch_size: int = BATCH_SIZE) -> Iterator[Outcome]:
+def run(plan: Plan, ensemble: Ensemble, *, batch_size: int = BATCH_SIZE) -> Generator[Outcome]:
     """Segment and write, in the order of the inputs; an outcome a slice as soon as its mask is on disk.
 
     A slice that cannot be read, segmented or written has `status` `failed` and `error` instead of numbers; the others
-    go on. Memory holds a few batches, however many inputs there are; of volumes, a patient. Of a list that is
+    go on. Memory holds a few batches and the inputs' names; of volumes, a patient. Of a list that is
     still growing, no slice waits for a later one, but for a patient's last. The records go into predictions.jsonl,
     those of failures into failures.jsonl too. DiskError where nothing more can be written.
     """
     if plan.places.folder is None:
         yield from _run(plan, ensemble, batch_size)
         return
-    failures = plan.places.name_lines("failures")
-    with ExitStack() as stack:
-        records = stack.enter_context(LinesWriter(plan.places.name_lines("predictions")))
-        failed: LinesWriter | None = None
+    predictions, failures = plan.places.name_lines("predictions"), plan.places.name_lines("failures")
+    with Records(predictions, failures, hint=GO_ON) as records:
         for outcome in _run(plan, ensemble, batch_size):
-            with telling(records.path, hint=GO_ON):
-                records.write(outcome.record)
-            if outcome.record["status"] != "ok":
-                with telling(failures, hint=GO_ON):
-                    failed = failed or stack.enter_context(LinesWriter(failures))
-                    failed.write(outcome.record)
+            records.write(outcome.record)
             yield outcome
-        if failed is None:
-            remove(failures)  # of a run before this one
 
 
 def _run(plan: Plan, ensemble: Ensemble, batch_size: int) -> Iterator[Outcome]:
@@ -125,7 +117,12 @@ def _finish(item: Slice, plan: Plan, seconds: float) -> Outcome:
             raise item.fault
         assert item.probs is not None and item.mask is not None
         about = describe_finding(item.mask, item.probs, pixel_mm=plan.settings.pixel_mm)
-        about |= {"disagreement": item.disagreement, "provenance": item.provenance}
+        provenance = (item.provenance or {}) | {"mask_sha256": hash_mask(item.mask)}
+        about |= {"disagreement": item.disagreement, "provenance": provenance}
+        encoded_map = b""
+        if map_target is not None:
+            encoded_map = encode_probs(item.probs, map_target.suffix, about)
+            provenance["probabilities_sha256"] = hash_bytes(encoded_map)
         encoded = encode_mask(item.mask, MASK_SUFFIXES[plan.places.mask_format], about)
         if map_target is not None:
             if target is not None:
@@ -134,16 +131,18 @@ def _finish(item: Slice, plan: Plan, seconds: float) -> Outcome:
                 ):  # a mask says that all of its slice is done: it never stands beside another map
                     target.unlink(missing_ok=True)
             with telling(map_target, hint=GO_ON):
-                write_bytes(map_target, encode_probs(item.probs, map_target.suffix, about))
+                write_bytes(map_target, encoded_map)
         if target is not None:
             with telling(target, hint=GO_ON):
                 write_bytes(target, encoded)
     except DiskError:
         raise
     except BrainsegError as error:
-        if fault is None and target is not None:
+        if target is not None and item.provenance is not None and fault is None:
+            # the image is known to be another, or to be one that cannot be segmented: an older mask would be taken
+            # for its own. Of an image that could not even be read nothing is known, and its mask stays
             with suppress(OSError):
-                remove(target)  # an older mask would be taken for this one
+                remove(target)
         return Outcome(record | {"mask": None, "status": "failed", "error": str(error)}, None, False, None)
     return Outcome(record | _complete(about), seconds, False, encoded if target is None else None)
 

@@ -9,6 +9,9 @@ from brainseg_cli.errors import UsageError
 from brainseg_cli.postprocess import Postprocess
 from brainseg_cli.types import Json, ProbsFormat, Tta
 
+OUTCOME = ("version", "mask_sha256", "probabilities_sha256")
+"""Of a provenance: by what, and to what, not from what."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -35,7 +38,7 @@ class Settings:
 def tell_provenance(
     image_sha256: str, models: Sequence[str], threshold: float, settings: Settings, volume_sha256: str | None
 ) -> Json:
-    """What a mask was made from: hashes, options, version. Two masks of one provenance are the same.
+    """What a mask is made from: hashes, options, version.
 
     `volume_sha256` is over all slices that were seen together.
     """
@@ -53,9 +56,9 @@ def tell_provenance(
 
 
 def is_made_alike(recorded: Json | None, wanted: Json) -> bool:
-    """Whether a mask that carries `recorded` need not be made again: all but the version of the program is equal."""
+    """Whether what a mask carries as `recorded` was made from what is `wanted`, be it by another version."""
     if recorded is None or not isinstance(found := recorded.get("provenance"), dict):
         return False
-    return {name: value for name, value in found.items() if name != "version"} == {
-        name: value for name, value in wanted.items() if name != "version"
+    return {name: value for name, value in found.items() if name not in OUTCOME} == {
+        name: value for name, value in wanted.items() if name not in OUTCOME
     }

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from brainseg_cli.errors import InputError
-from brainseg_cli.io.inputs import Input
+from brainseg_cli.io.inputs import MASK_ENDING, Input, absolute
 from brainseg_cli.postprocess import Postprocess, postprocess
 from brainseg_cli.predict.plan import Plan
-from brainseg_cli.predict.slices import Slice, find_recorded
+from brainseg_cli.predict.slices import Slice, compare
 
 
 def gather_patients(slices: Iterable[Slice], plan: Plan) -> Iterator[list[Slice]]:
@@ -52,9 +52,10 @@ def postprocess_volume(slices: Sequence[Slice], steps: Postprocess) -> None:
 
 
 def _name_volume(item: Input) -> object:
-    if item.patient_id is None or item.slice_index is None:
+    """The folder, and the name without its number: however the slices were named on the command line."""
+    if item.slice_index is None or item.data is not None:
         return item.path
-    return item.relative.parent, item.patient_id
+    return absolute(item.path).parent, item.path.stem.removesuffix(MASK_ENDING).rstrip("0123456789")
 
 
 def _close(group: list[Slice], plan: Plan) -> list[Slice]:
@@ -67,10 +68,11 @@ def _close(group: list[Slice], plan: Plan) -> list[Slice]:
         for item in readable:
             item.fault = InputError(f"the slices of its patient {told}: no volume", where=item.job.item.path)
         return group
-    digest = hashlib.sha256(" ".join(item.sha256 for item in readable).encode()).hexdigest()
+    in_order = sorted(readable, key=lambda item: item.job.item.slice_index or 0)
+    digest = hashlib.sha256(" ".join(item.sha256 for item in in_order).encode()).hexdigest()
     for item in readable:
         item.provenance = plan.tell_provenance(item.sha256, volume_sha256=digest)
-        find_recorded(item, plan)
+        compare(item, plan)
     if any(item.recorded is None for item in readable):
         for item in readable:
             item.recorded = None

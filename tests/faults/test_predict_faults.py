@@ -183,7 +183,7 @@ def test_an_output_that_is_a_file_and_inputs_that_cannot_be_read(
     )  # fmt: skip
     told = {Path(record["image"]).name: record for record in map(json.loads, ended.out.splitlines())}
     assert ended.code == 3
-    assert "cannot be read: Is a directory" in told["folder.png"]["error"]
+    assert "is a folder, not a file" in told["folder.png"]["error"]
     assert "is not there" in told["gone.png"]["error"] and told["whole.tif"]["status"] == "ok"
     if os.geteuid():  # nothing is closed to root
         assert "cannot be read: Permission denied" in told["closed.png"]["error"]

@@ -1,4 +1,4 @@
-"""JSON lines: each whole, on file when it is written, in place of older ones only when all are there."""
+"""JSON lines: each whole, and on file when it is written."""
 
 import errno
 import json
@@ -22,25 +22,23 @@ def test_a_line_is_on_file_when_it_is_written(tmp_path: Path) -> None:
         LinesWriter(path).write({})
 
 
-def test_older_lines_stay_until_the_new_ones_are_complete(tmp_path: Path) -> None:
+def test_lines_are_added_to_those_that_are_there(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    path.write_text("old\n")
     with pytest.raises(KeyboardInterrupt), LinesWriter(path) as lines:
         lines.write({"a": 1})
         raise KeyboardInterrupt
-    assert path.read_text() == "old\n" and list(tmp_path.iterdir()) == [path]
     with LinesWriter(path) as lines:
-        lines.write({"a": 1})
-        assert path.read_text() == "old\n"
-    assert path.read_text() == '{"a": 1}\n' and list(tmp_path.iterdir()) == [path]
+        assert lines.is_open
+        lines.write({"a": 2})
+    assert path.read_text() == '{"a": 1}\n{"a": 2}\n' and list(tmp_path.iterdir()) == [path]
 
 
-def test_the_lines_of_a_first_run_stay_whatever_comes(tmp_path: Path) -> None:
+def test_half_a_line_gets_no_other_end(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    with pytest.raises(KeyboardInterrupt), LinesWriter(path) as lines:
-        lines.write({"a": 1})
-        raise KeyboardInterrupt
-    assert path.read_text() == '{"a": 1}\n'
+    path.write_text('{"a": 1}\n{"a":')
+    with LinesWriter(path) as lines:
+        lines.write({"a": 2})
+    assert path.read_text() == '{"a": 1}\n{"a":\n{"a": 2}\n'
 
 
 def test_a_name_that_is_no_text_is_escaped_and_comes_back() -> None:

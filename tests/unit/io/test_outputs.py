@@ -6,7 +6,7 @@ import pytest
 
 from brainseg_cli.errors import UsageError
 from brainseg_cli.io.inputs import Input
-from brainseg_cli.io.outputs import Claims, Naming, check_not_read, plan_outputs
+from brainseg_cli.io.outputs import Claims, Naming, check_not_read, drop_suffix
 
 OUT = Path("out")
 SLICE = Input(Path("lgg/TCGA_1/TCGA_1_7.tif"), Path("TCGA_1/TCGA_1_7.tif"))
@@ -73,10 +73,11 @@ def test_what_an_input_has_not_cannot_be_asked_for() -> None:
 
 def test_two_for_one_place_are_named() -> None:
     other = Input(Path("scan.tif"), Path("scan.tif"))
-    with pytest.raises(UsageError, match=r"scan\.png and scan\.tif would both be written to out/scan\.png .*--name"):
-        plan_outputs([SCAN, SLICE, other], Naming(OUT, ".png"))
-    assert plan_outputs([SCAN, other], Naming(OUT, ".png", "{name}")) == [OUT / "scan.png.png", OUT / "scan.tif.png"]
     claims = Claims()
+    claims.claim(Naming(OUT, ".png").place(SCAN), SCAN)
+    with pytest.raises(UsageError, match=r"scan\.png and scan\.tif would both be written to out/scan\.png .*--name"):
+        claims.claim(Naming(OUT, ".png").place(other), other)
+    assert Naming(OUT, ".png", "{name}").place(other) == OUT / "scan.tif.png"
     claims.claim(OUT / "a.png", SCAN)
     claims.claim(OUT / "a.png", SCAN)  # its own
     with pytest.raises(UsageError):
@@ -91,3 +92,11 @@ def test_nothing_is_written_over_what_is_read(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"a\.png: would be written over, and is to be read"):
             check_not_read([tmp_path / "b.png", target], read)
     check_not_read([tmp_path / "in" / "b.png"], read)
+
+
+def test_a_template_may_say_what_results_end_in_anyhow() -> None:
+    assert drop_suffix("{stem}_mask.png", ".png") == "{stem}_mask" and drop_suffix("{stem}.TIFF", ".tif") == "{stem}"
+    for template in ("{stem}", "{stem}_v1.2", "{name}", "{slice_index:03d}", "a.b/{stem}"):
+        assert drop_suffix(template, ".png") == template
+    with pytest.raises(UsageError, match=r"results end in \.png .*--format"):
+        drop_suffix("{stem}.tif", ".png")

@@ -105,7 +105,7 @@ def test_each_of_a_growing_list_is_there_before_the_next_is_written() -> None:
 def test_a_missing_path_and_a_folder_in_a_list_are_for_the_reader_to_fail_with(slices: Path) -> None:
     found = list(find(stdin=b"nowhere.tif\nlgg/p1\n" + b"x" * 5000, files_from="-"))
     assert [item.path.name[:9] for item in found] == ["nowhere.t", "p1", "xxxxxxxxx"]
-    for item, told in zip(found, ("is not there", "cannot be read: Is a directory", "too long"), strict=True):
+    for item, told in zip(found, ("is not there", "is a folder, not a file", "too long"), strict=True):
         with pytest.raises(InputError, match=told):
             read_input(item)
 
@@ -144,7 +144,7 @@ def test_a_list_of_the_other_kind_is_named(tmp_path: Path) -> None:
             list(find(stdin=b"a.png\0b.png\0", files_from=listed))
     with pytest.raises(InputError, match="nowhere: is not there"):
         find(files_from=str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    with pytest.raises(InputError, match="is a folder, not a file"):
         find(files0_from=str(tmp_path))
 
 

@@ -117,7 +117,7 @@ def test_a_mask_of_somebody_elses_is_never_replaced(run: Path, source: Path, tmp
         )
         found = records(list(paint(make(run, out, *inputs, resume=True, **options))))
         told = {Path(record["image"]).name: record for record in found}
-        assert told["p_2.png"]["status"] == "failed" and "is no mask of brainseg's" in told["p_2.png"]["error"]
+        assert told["p_2.png"]["status"] == "failed" and "was not made by brainseg" in told["p_2.png"]["error"]
         assert [record["status"] for record in found].count("ok") == 2
         where = out / "p" / "p_2.png"
         assert where.read_bytes() == mine
@@ -149,8 +149,9 @@ def test_a_mask_never_stands_beside_the_map_of_another_run(
     (maps / "p" / f"p_2.{kind}").mkdir()
     found = records(list(paint(make(run, out, source, resume=True, threshold=0.9, **options))))
     assert [record["status"] for record in found] == ["ok", "failed", "ok"]
-    assert found[1]["error"] == f"{maps}/p/p_2.{kind}: cannot be written: Is a directory"
-    assert not (out / "p" / "p_2.png").exists()
+    told = "cannot be written: Is a directory" if kind == "npy" else "is there and was not made by brainseg"
+    assert found[1]["error"].startswith(f"{maps}/p/p_2.{kind}: {told}")
+    assert (out / "p" / "p_2.png").exists() == (kind == "png")  # where nothing was begun nothing is taken away
     # the map is written, and it ends before the mask is
     assert (out / "p" / "p_1.png").exists()
 
@@ -171,7 +172,7 @@ def test_records_of_what_was_left_alone_are_those_of_then(
     before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
     running = paint(make(run, tmp_path / "out", source, resume=True))
     next(running)
-    assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before  # older lines stay until all are there
+    assert (tmp_path / "out" / "predictions.jsonl").read_bytes().startswith(before)
     running.close()  # as a loop that is left
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
     assert tree(tmp_path / "out") == first

@@ -94,7 +94,7 @@ def test_two_sizes_or_a_number_twice_are_no_volume(run: Path, tmp_path: Path, fa
     source = tmp_path / "in"
     draw(source / "p" / "p_1.png", SPECK)
     draw(
-        source / "p" / ("p_2.png" if fault == "size" else "q_1.png"),
+        source / "p" / ("p_2.png" if fault == "size" else "p_01.png"),
         SPECK,
         size=(12, 20) if fault == "size" else (12, 16),
     )
@@ -156,3 +156,21 @@ def test_a_patient_of_a_growing_list_is_done_when_the_next_begins(run: Path, tmp
         told.append(Path(outcome.record["image"]).stem)
         started.set()
     assert told == ["p_1", "p_2", "q_1"]
+
+
+def test_a_volume_is_a_folder_however_it_is_named(run: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in" / "pat"
+    draw(source / "slice_9.png", SPECK, BLOB)
+    draw(source / "slice_10.png", (2, 2, 3, 3))
+    draw(source / "slice_11.png", (3, 3, 6, 6))
+    listed = "\n".join(str(source / f"slice_{n}.png") for n in (10, 11, 9)).encode()
+    assert areas(volume(run, tmp_path / "a", source)) == [1, 1, 9]
+    assert areas(volume(run, tmp_path / "b", tmp_path / "in")) == [1, 1, 9]
+    found = volume(run, tmp_path / "c", stdin=listed, files_from="-", relative_to=source)
+    assert areas(found) == [1, 9, 1]
+    # and it is the same volume in any order: nothing is made again
+    order = "\n".join(str(source / f"slice_{n}.png") for n in (9, 10, 11)).encode()
+    plan = make(
+        run, tmp_path / "c", stdin=order, files_from="-", relative_to=source, volume=True, steps=LARGEST, resume=True
+    )
+    assert [outcome.unchanged for outcome in paint(plan)] == [True] * 3

@@ -55,9 +55,9 @@ that is to be read, no two results share a place, and none leaves its folder.
 
 ## Records
 
-`predict` writes a line a slice: to stdout as it is done, and into `predictions.jsonl` beside the masks. What failed is in
-`failures.jsonl` too, which is there as long as anything is. A share has files of its own (`predictions-2-of-8.jsonl`;
-`cat masks/predictions-*.jsonl` is all of them). A run that goes on, or does some slices again, replaces their lines and
+`predict` writes a line a slice: to stdout as it is done, and into `predictions.jsonl` beside the masks. What failed is
+in `failures.jsonl` too, which is there as long as anything is. A share has files of its own
+(`predictions-2-of-8.jsonl`; `cat masks/predictions-*.jsonl` is all of them). A run that goes on, or does some slices again, replaces their lines and
 keeps the others.
 
 | field | meaning |
@@ -71,7 +71,7 @@ keeps the others.
 | `disagreement` | of several models: 1 - mean dice of every two masks, before they are cleaned up; else null |
 | `seconds`, `unchanged` | on stdout alone: per slice, of the network; true where `--resume` found it done |
 | `status`, `error` | `ok`, or `failed` and why; `--dry-run` says `planned`, `unchanged` or `failed` |
-| `provenance` | in `predictions.jsonl` and in the mask itself: hashes of image, models, mask and map; options; version |
+| `provenance` | in `predictions.jsonl` and in the mask: hashes of image, models, mask and map; options; version |
 
 `--resume` leaves a mask alone if image content, models and options are those it carries, and its pixels and its map
 are as they were made, be it by another version of brainseg. A file that brainseg did not make is never replaced.

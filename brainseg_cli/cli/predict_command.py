@@ -123,9 +123,9 @@ def predict_command(
     """Segment images: a mask (0 and 255, at the image's size) for each, the input tree mirrored below -o.
 
     Writes one JSON line a slice to stdout as it is done (--json: one object at the end), and the same with what the
-    mask was made from into predictions.jsonl beside the masks; each mask carries it too. A slice that fails is
-    named, and listed in failures.jsonl, and the rest is done (exit code 3). Masks are no inputs: neither `x_mask.*`
-    beside `x.*`, nor masks/ beside images/.
+    mask was made from, without times, into predictions.jsonl beside the masks; each mask carries it too. A slice that
+    fails is named, and listed in failures.jsonl, and the rest is done (exit code 3). Masks are no inputs: neither
+    `x_mask.*` beside `x.*`, nor masks/ beside images/.
     """
     console = Console(quiet=quiet, verbose=verbose)
     if not model:
@@ -148,7 +148,7 @@ def predict_command(
     from brainseg_cli.predict.plan import Places, make_plan
     from brainseg_cli.predict.settings import Settings
 
-    for path in model:
+    for path in model if "-" in (files_from, files0_from) else ():
         find_bundles(path)  # one that is not there is told of before a list on stdin is waited for
     plan = make_plan(
         open_inputs(request, open_stdin()),

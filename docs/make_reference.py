@@ -57,8 +57,8 @@ that is to be read, no two results share a place, and none leaves its folder.
 
 `predict` writes a line a slice: to stdout as it is done, and into `predictions.jsonl` beside the masks. What failed is
 in `failures.jsonl` too, which is there as long as anything is. A share has files of its own
-(`predictions-2-of-8.jsonl`; `cat masks/predictions-*.jsonl` is all of them). A run that goes on, or does some slices again, replaces their lines and
-keeps the others.
+(`predictions-2-of-8.jsonl`; `cat masks/predictions-*.jsonl` is all of them). A run that goes on, or does some slices
+again, replaces their lines and keeps the others.
 
 | field | meaning |
 |---|---|

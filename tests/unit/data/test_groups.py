@@ -208,7 +208,7 @@ def test_short_rows_lack_their_last_cells(table):
 def test_a_file_that_is_not_there_or_no_text(table, tmp_path):
     with pytest.raises(InputError, match="is not there"):
         read_metadata(tmp_path / "none.csv", PATIENTS)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is a folder, not a file"):
         read_metadata(tmp_path, PATIENTS)
     with pytest.raises(InputError, match="UTF-8"):
         read_metadata(table("id,größe", "a,1", encoding="latin-1"), PATIENTS)

@@ -49,6 +49,12 @@ def find_recorded(target: Path, map_target: Path | None, wanted: Json) -> Json |
         return None
 
 
+def is_mask_of(target: Path, image_sha256: str) -> bool:
+    """Whether the mask says that it was made from an image of this content, by whatever model."""
+    made = (read_about(target) or {}).get("provenance")
+    return isinstance(made, dict) and made.get("image_sha256") == image_sha256
+
+
 def hash_bytes(data: bytes) -> str:
     """SHA-256, as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()

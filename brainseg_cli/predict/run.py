@@ -17,7 +17,7 @@ from brainseg_cli.models.ensemble import Ensemble
 from brainseg_cli.models.segmenter import apply_threshold
 from brainseg_cli.postprocess import postprocess
 from brainseg_cli.predict.plan import Job, Plan
-from brainseg_cli.predict.recorded import hash_bytes, hash_mask
+from brainseg_cli.predict.recorded import hash_bytes, hash_mask, is_mask_of
 from brainseg_cli.predict.records import Records
 from brainseg_cli.predict.slices import Slice, read_slice
 from brainseg_cli.predict.volumes import gather_patients, postprocess_volume
@@ -126,9 +126,8 @@ def _finish(item: Slice, plan: Plan, seconds: float) -> Outcome:
         encoded = encode_mask(item.mask, MASK_SUFFIXES[plan.places.mask_format], about)
         if map_target is not None:
             if target is not None:
-                with telling(
-                    target, hint=GO_ON
-                ):  # a mask says that all of its slice is done: it never stands beside another map
+                # a mask says that all of its slice is done: it never stands beside another map
+                with telling(target, hint=GO_ON):
                     target.unlink(missing_ok=True)
             with telling(map_target, hint=GO_ON):
                 write_bytes(map_target, encoded_map)
@@ -138,9 +137,9 @@ def _finish(item: Slice, plan: Plan, seconds: float) -> Outcome:
     except DiskError:
         raise
     except BrainsegError as error:
-        if target is not None and item.provenance is not None and fault is None:
-            # the image is known to be another, or to be one that cannot be segmented: an older mask would be taken
-            # for its own. Of an image that could not even be read nothing is known, and its mask stays
+        if target is not None and fault is None and item.sha256 and not is_mask_of(target, item.sha256):
+            # the mask of what the image was before would be taken for its own. Of an image that could not be read
+            # nothing is known, and its mask stays
             with suppress(OSError):
                 remove(target)
         return Outcome(record | {"mask": None, "status": "failed", "error": str(error)}, None, False, None)

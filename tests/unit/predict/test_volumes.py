@@ -174,3 +174,15 @@ def test_a_volume_is_a_folder_however_it_is_named(run: Path, tmp_path: Path) -> 
         run, tmp_path / "c", stdin=order, files_from="-", relative_to=source, volume=True, steps=LARGEST, resume=True
     )
     assert [outcome.unchanged for outcome in paint(plan)] == [True] * 3
+
+
+def test_a_mask_outlives_a_list_in_which_its_patient_comes_twice(run: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for name in ("p/p_1", "p/p_2", "q/q_1"):
+        draw(source / f"{name}.png", SPECK)
+    assert areas(volume(run, tmp_path / "out", source, relative_to=source)) == [1, 1, 1]
+    before = (tmp_path / "out" / "p" / "p_2.png").read_bytes()
+    listed = "\n".join(str(source / f"{name}.png") for name in ("p/p_1", "q/q_1", "p/p_2")).encode()
+    found = volume(run, tmp_path / "out", stdin=listed, files_from="-", relative_to=source, resume=True)
+    assert [record["status"] for record in found] == ["ok", "ok", "failed"]
+    assert (tmp_path / "out" / "p" / "p_2.png").read_bytes() == before

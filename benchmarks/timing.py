@@ -46,9 +46,9 @@ def tabulate(seconds: Mapping[str, list[float]], items: int, ours: str) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def write_results(name: str, table: pd.DataFrame, versions: Mapping[str, str]) -> Path:
-    """results/NAME_HARDWARE_torchVERSION.csv, with the versions as columns."""
-    hardware = f"{_describe_processor()}-{os.cpu_count()}cores"
+def write_results(name: str, table: pd.DataFrame, versions: Mapping[str, str], *, hardware: str | None = None) -> Path:
+    """results/NAME_HARDWARE_torchVERSION.csv, with the versions as columns. `hardware` None is the processor."""
+    hardware = _simplify(hardware) if hardware else f"{_describe_processor()}-{os.cpu_count()}cores"
     path = RESULTS / f"{name}_{hardware}_torch{versions['torch'].partition('+')[0]}.csv"
     path.parent.mkdir(exist_ok=True)
     table.assign(hardware=hardware, **versions).to_csv(path, index=False)
@@ -60,4 +60,8 @@ def _describe_processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists() and (found := re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())):
         named = found[1]
+    return _simplify(named)
+
+
+def _simplify(named: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", named.lower()).strip("-")

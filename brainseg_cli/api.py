@@ -6,11 +6,12 @@
 ...     print(found.path.name, found.finding["area_px"])  # doctest: +ELLIPSIS
 PHANTOM_...
 
-PyTorch is loaded by `load_model`, not by the import.
+PyTorch is loaded by `load_model`, where it is needed: on a GPU, or to prepare a model for this CPU once.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack, cast, overload
@@ -21,15 +22,14 @@ import numpy.typing as npt
 from brainseg_cli.errors import InputError, UsageError
 from brainseg_cli.io.images import read_image, to_uint8
 from brainseg_cli.io.inputs import find_inputs
-from brainseg_cli.metrics.finding import describe_finding, measure_disagreement
+from brainseg_cli.metrics.finding import describe_finding
 from brainseg_cli.postprocess import Postprocess, postprocess
-from brainseg_cli.types import Image, Json, Mask, Probs, Tta
+from brainseg_cli.types import Image, Json, Mask, PredictPrecision, Probs, Runtime, Tta
 
 if TYPE_CHECKING:
     from brainseg_cli.models.ensemble import Ensemble
     from brainseg_cli.models.locate import BundleInfo
 
-BATCH_SIZE = 16
 KINDS = "an array, a list of arrays, a path or a list of paths"
 
 Array: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -46,7 +46,7 @@ class Options(TypedDict, total=False):
     largest_component: bool
     min_size: int
     fill_holes: bool
-    batch_size: int
+    batch_size: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +106,8 @@ class Model:
 
     @property
     def device(self) -> str:
-        """Where it computes: `cpu`, `cuda:1`."""
-        return str(self._ensemble.device)
+        """What computes, where and how: `openvino fp32 cpu`, `torch fp16 cuda:1`."""
+        return self._ensemble.described
 
     @overload
     def predict(self, image: Array, **options: Unpack[Options]) -> Segmentation: ...
@@ -124,15 +124,15 @@ class Model:
         largest_component: bool = False,
         min_size: int = 0,
         fill_holes: bool = False,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
     ) -> Segmentation | list[Segmentation] | Iterator[Segmentation]:
         """Segment an array, a list of arrays, or files.
 
         An array (H, W) or (H, W, C), uint8 or uint16, gives a Segmentation. A list of arrays, sizes may differ,
         gives a list; an empty one, an empty one. A file, a folder (searched through in natural order, masks left
-        out) or a list of them, a file named twice done once, gives an iterator: `batch_size` slices are read and
-        segmented at a time, so memory does not grow with their number. A grey image is repeated for a network of
-        three channels.
+        out) or a list of them, a file named twice done once, gives an iterator: `batch_size` slices
+        (by machine, unless told) are read and segmented at a time, so memory does not grow with their number. A grey
+        image is repeated for a network of three channels.
 
         `threshold` in [0, 1] takes the place of the model's. `tta` averages over mirrored views (`flips`: 4 times
         the work) and turned ones too (`d4`: 8 times). Then each slice's mask is cleaned: `fill_holes`, drop parts
@@ -152,6 +152,7 @@ class Model:
 
         if threshold is not None and not 0 <= threshold <= 1:
             raise UsageError(f"a threshold of {threshold}: probabilities lie in [0, 1]")
+        batch_size = self._ensemble.batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise UsageError(f"a batch of {batch_size} slices")
         views(tta)  # so that it refuses now, not when the iterator is asked for the first slice
@@ -171,20 +172,27 @@ class Model:
         raise UsageError("a list that is neither of arrays nor of paths cannot be segmented", hint=f"give {KINDS}")
 
 
-def load_model(path_or_name: AnyPath | Sequence[AnyPath], *, device: str = "auto") -> Model:
+def load_model(
+    path_or_name: AnyPath | Sequence[AnyPath],
+    *,
+    device: str = "auto",
+    runtime: Runtime = "auto",
+    precision: PredictPrecision = "auto",
+) -> Model:
     """A trained model: a run, its model/ folder, a k-fold (a folder of runs fold*), or several, asked as one.
 
-    `device` is `auto` (the first GPU, else Apple's, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`. InputError
-    for what is not there or holds no model that can be loaded; UsageError for a device that is not there, for
-    nothing, and for the same model twice.
+    `device` is `auto` (the first GPU, else Apple's, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`. `runtime` and
+    `precision` are `models.runtimes.Choice`'s: `auto` takes the fastest that is there and agrees with PyTorch in
+    fp32. InputError for what is not there or holds no model that can be loaded; UsageError for a device or a runtime
+    that is not there, for nothing, and for the same model twice.
 
-    >>> load_model("runs/demo", device="cpu").device
-    'cpu'
+    >>> load_model("runs/demo", device="cpu", runtime="torch").device
+    'torch fp32 cpu'
     >>> len(load_model(["runs/demo", "runs/other"]).bundles)
     2
     """
-    from brainseg_cli.models.devices import choose_device
     from brainseg_cli.models.ensemble import load_ensemble
+    from brainseg_cli.models.runtimes import Choice
 
     several = [path_or_name] if isinstance(path_or_name, str | PathLike) else path_or_name
     paths = [Path(path) for path in several]
@@ -194,7 +202,7 @@ def load_model(path_or_name: AnyPath | Sequence[AnyPath], *, device: str = "auto
             where=missing,
             hint="give a run, its model/ folder, or a folder of runs fold*",
         )
-    return Model(load_ensemble(paths, choose_device(device)))
+    return Model(load_ensemble(paths, Choice(runtime, device, precision)))
 
 
 @dataclass(frozen=True)
@@ -209,20 +217,18 @@ class _Work:
 
     def walk(self, paths: Sequence[AnyPath]) -> Iterator[Segmentation]:
         """Every image of `paths`, each in its turn. UsageError and InputError as `find_inputs`, at once."""
-        files = [item.path for item in find_inputs([fspath(path) for path in paths])]
+        files = (item.path for item in find_inputs([fspath(path) for path in paths]))
         # a generator that raises is at its end; a map is not
         return map(_give_or_raise, self._read_and_segment(files))
 
     def segment(self, images: Sequence[Image], paths: Sequence[Path] | None = None) -> list[Segmentation]:
         """Images that have been checked, `batch_size` at a time."""
-        from brainseg_cli.models.segmenter import apply_threshold
-
         done: list[Segmentation] = []
         for start in range(0, len(images), self.batch_size):
             for found in self.ensemble.predict(images[start : start + self.batch_size], tta=self.tta):
-                mask = postprocess(apply_threshold(found.probs, self.threshold), self.steps)
-                votes = [apply_threshold(probs, self.threshold) for probs in found.members]
-                finding = describe_finding(mask, found.probs) | {"disagreement": measure_disagreement(votes)}
+                decided, disagreement = found.decide(self.threshold)
+                mask = postprocess(decided, self.steps)
+                finding = describe_finding(mask, found.probs) | {"disagreement": disagreement}
                 done.append(Segmentation(mask, found.probs, finding, paths[len(done)] if paths else None))
         return done
 
@@ -238,9 +244,8 @@ class _Work:
         image = to_uint8(np.ascontiguousarray(raw, raw.dtype.newbyteorder("=")), name or "the array")
         return self._check_channels(image, name)
 
-    def _read_and_segment(self, files: Sequence[Path]) -> Iterator[Segmentation | InputError]:
-        for start in range(0, len(files), self.batch_size):
-            batch = files[start : start + self.batch_size]
+    def _read_and_segment(self, files: Iterator[Path]) -> Iterator[Segmentation | InputError]:
+        while batch := list(islice(files, self.batch_size)):
             outcomes = [self._read(path) for path in batch]
             fit = [(one, path) for one, path in zip(outcomes, batch, strict=True) if not isinstance(one, InputError)]
             found = iter(self.segment([image for image, _ in fit], [path for _, path in fit]))

@@ -2,15 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from natsort import natsorted
-from numpy.lib.format import open_memmap
 
 from brainseg_cli import __version__
 from brainseg_cli.data.checks import (
@@ -26,7 +25,9 @@ from brainseg_cli.data.splits import DEFAULT_SPLIT, SPLITS, Split, assign_split,
 from brainseg_cli.errors import InputError, OutputExistsError
 from brainseg_cli.io.archives import Source, open_source
 from brainseg_cli.io.atomic import atomic_folder, check_absent, write_json
-from brainseg_cli.types import Layout, Progress, no_progress
+from brainseg_cli.io.reading import Reading
+from brainseg_cli.io.rows import RowsWriter
+from brainseg_cli.types import Image, Layout, Mask, Progress, no_progress
 
 LGG_CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"]
 
@@ -42,6 +43,8 @@ class Preparation:
     errors: list[str]
     """Every problem that keeps a dataset from being made, or that `skip_bad` left out."""
     skipped: int
+    arrays_in: Path | None
+    """The folder that holds images.npy and masks.npy already."""
 
 
 def check(
@@ -53,18 +56,22 @@ def check(
     seed: int = 0,
     allow_leakage: bool = False,
     skip_bad: bool = False,
+    into: Path | None = None,
     workers: int | None = None,
     progress: Progress = no_progress,
 ) -> Preparation:
-    """Look at every slice of `source` and deal it to a split; write nothing.
+    """Look at every slice of `source` and deal it to a split; write nothing, but the arrays into the folder `into`.
 
-    With `skip_bad`, slices that cannot be read or lack a partner are left out and counted in `skipped`;
+    What is written on the way is not read a second time; where sizes differ it has to be, for the largest is not
+    known yet. With `skip_bad`, slices that cannot be read or lack a partner are left out and counted in `skipped`;
     otherwise they are among `errors`. InputError where nothing usable is there.
     """
     opened = open_source(source)
     pairing = pair_files(opened.sizes, layout, patient_regex)
-    workers = workers or min(16, os.cpu_count() or 1)
-    facts, bad = inspect_slices(opened, pairing.pairs, workers=workers, progress=progress)
+    workers = _count_workers(workers)
+    with nullcontext() if into is None else _open_arrays(into) as arrays:
+        keep = None if arrays is None else arrays.append
+        facts, bad = inspect_slices(opened, pairing.pairs, workers=workers, keep=keep, progress=progress)
     bad += [
         f"{opened.where(name)}: has no partner (image without mask, or mask without image)" for name in pairing.unpaired
     ]
@@ -97,7 +104,15 @@ def check(
         warnings=warnings,
     )
     fatal = found.errors + across.errors
-    return Preparation(opened, info, slices, facts, fatal + bad if not skip_bad else fatal, len(bad) if skip_bad else 0)
+    return Preparation(
+        opened,
+        info,
+        slices,
+        facts,
+        errors=fatal if skip_bad else fatal + bad,
+        skipped=len(bad) if skip_bad else 0,
+        arrays_in=into if arrays is not None and arrays.images.alike else None,
+    )
 
 
 def write_dataset(
@@ -110,33 +125,36 @@ def write_dataset(
 ) -> None:
     """Write dataset.json, slices.csv, images.npy and masks.npy as the folder `out`, whole or not at all.
 
-    InputError, with nothing written, where the preparation has errors; OutputExistsError as `atomic_folder`.
+    InputError, with nothing written, where the preparation has errors; OutputExistsError as `new_dataset`.
+    """
+    _check_sound(preparation)
+    with new_dataset(out, overwrite=overwrite) as folder:
+        complete_dataset(preparation, folder, workers=workers, progress=progress)
+
+
+@contextmanager
+def new_dataset(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield the empty folder that becomes the dataset `out` on a clean exit, for `check` and `complete_dataset`.
+
+    OutputExistsError, with nothing written, as `check_writable`.
     """
     check_writable(out, overwrite=overwrite)
-    if preparation.errors:
-        first, more = preparation.errors[0], len(preparation.errors) - 1
-        raise InputError(first + (f" (and {more} more problems)" if more else ""), hint="--check lists them all")
-    facts = preparation.facts
-    count, channels = len(facts), len(preparation.info.channel_names)
-    height, width = max(fact.height for fact in facts), max(fact.width for fact in facts)
-    workers = workers or min(16, os.cpu_count() or 1)
     with atomic_folder(out, overwrite=overwrite) as folder:
-        images = open_memmap(folder / "images.npy", "w+", np.uint8, (count, height, width, channels))
-        masks = open_memmap(folder / "masks.npy", "w+", np.uint8, (count, height, width))
+        yield folder
 
-        def store(row: int) -> None:
-            fact = facts[row]
-            image, mask = read_pair(preparation.source, fact.pair)
-            images[row, : fact.height, : fact.width] = image
-            masks[row, : fact.height, : fact.width] = mask
 
-        with ThreadPoolExecutor(workers) as pool:
-            for done, _ in enumerate(pool.map(store, range(count)), 1):
-                progress(done, count, "writing slices")
-        images.flush()
-        masks.flush()
-        preparation.slices.to_csv(folder / "slices.csv", index=False)
-        write_json(folder / "dataset.json", preparation.info.model_dump(mode="json"))
+def complete_dataset(
+    preparation: Preparation, folder: Path, *, workers: int | None = None, progress: Progress = no_progress
+) -> None:
+    """Write dataset.json and slices.csv into `folder`, and the arrays where `check` could not.
+
+    InputError where the preparation has errors.
+    """
+    _check_sound(preparation)
+    if preparation.arrays_in != folder:
+        _write_arrays(preparation, folder, workers=workers, progress=progress)
+    preparation.slices.to_csv(folder / "slices.csv", index=False)
+    write_json(folder / "dataset.json", preparation.info.model_dump(mode="json"))
 
 
 def check_writable(out: Path, *, overwrite: bool) -> None:
@@ -166,6 +184,51 @@ def summarise_splits(slices: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """images.npy and masks.npy, being written slice by slice."""
+
+    images: RowsWriter
+    masks: RowsWriter
+
+    def append(self, image: Image, mask: Mask) -> None:
+        self.images.append(image)
+        self.masks.append(mask)
+
+
+@contextmanager
+def _open_arrays(folder: Path) -> Iterator[Arrays]:
+    with RowsWriter(folder / "images.npy") as images, RowsWriter(folder / "masks.npy") as masks:
+        yield Arrays(images, masks)
+
+
+def _count_workers(workers: int | None) -> int:
+    return workers or min(16, os.cpu_count() or 1)
+
+
+def _check_sound(preparation: Preparation) -> None:
+    if preparation.errors:
+        first, more = preparation.errors[0], len(preparation.errors) - 1
+        raise InputError(first + (f" (and {more} more problems)" if more else ""), hint="--check lists them all")
+
+
+def _write_arrays(preparation: Preparation, folder: Path, *, workers: int | None, progress: Progress) -> None:
+    """Read every slice again, now that the largest is known, and write it padded with 0."""
+    facts = preparation.facts
+    height, width = max(fact.height for fact in facts), max(fact.width for fact in facts)
+
+    def read(fact: SliceFacts) -> tuple[Image, Mask]:
+        image, mask = read_pair(preparation.source, fact.pair)
+        below, beside = (0, height - fact.height), (0, width - fact.width)
+        return np.pad(image, (below, beside, (0, 0))), np.pad(mask, (below, beside))
+
+    workers = _count_workers(workers)
+    with _open_arrays(folder) as arrays, Reading(facts, read, workers=workers, ahead=4 * workers) as slices:
+        for done in range(1, len(facts) + 1):
+            arrays.append(*slices.take(1, wait=True)[0])
+            progress(done, len(facts), "writing slices")
 
 
 def _build_table(facts: Sequence[SliceFacts], dealt: Split) -> pd.DataFrame:

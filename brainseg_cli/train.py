@@ -24,7 +24,9 @@ from brainseg_cli.models.build import build_model, check_trainable, count_parame
 from brainseg_cli.models.bundle import load_bundle, save_bundle, write_info
 from brainseg_cli.models.devices import choose_device, choose_precision, describe_device
 from brainseg_cli.models.locate import BundleInfo
+from brainseg_cli.models.network import TorchNetwork
 from brainseg_cli.models.segmenter import Segmenter, apply_threshold
+from brainseg_cli.training.distributed import World, join
 from brainseg_cli.training.engine import THRESHOLD, Engine, Observer
 from brainseg_cli.training.loader import find_smallest_batch
 from brainseg_cli.training.measure import sweep_thresholds
@@ -61,13 +63,18 @@ def train(
 ) -> TrainResult:
     """Train from the start. The run folder fills as it goes; an interrupted run goes on with `resume`.
 
+    Where a launcher has started several processes they train together, each batch shared out among them. The
+    first alone writes and tells the observer; when it returns, what is made of the run is for it to make.
+
     OutputExistsError where `out` holds something and not `overwrite`; InputError, UsageError and
     DownloadError before anything is written; TrainingError when the optimisation cannot go on.
     """
-    _refuse_existing(out, overwrite=overwrite)
+    world, device = join(device_name)
+    if world.leads:
+        _refuse_existing(out, overwrite=overwrite)
     dataset = load_dataset(dataset_path).with_fold(fold)
     _check_trainable(dataset)
-    device = choose_device(device_name)
+    _check_shares(dataset, config, world)
     torch.manual_seed(config.train.seed)
     model = build_model(config.model, len(dataset.info.channel_names))
     size, channels = config.preprocess.size, len(dataset.info.channel_names)
@@ -81,16 +88,17 @@ def train(
         split_hash=dataset.split_hash(),
         fold=fold,
         leaky=dataset.info.leaky,
-        device=describe_device(device),
+        device=_describe(device, world),
         precision=choose_precision(config.train.precision, device),
         parameters=count_parameters(model),
         preset=preset,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     run = RunFolder(out)
-    _clear(run)
-    run.write_start(config, info, dataset)
-    return _run(run, model, dataset, config, info, device, observer, workers, state=None)
+    if world.leads:
+        _clear(run)
+        run.write_start(config, info, dataset)
+    return _run(run, model, dataset, config, info, world, device, observer, workers, state=None)
 
 
 def resume(
@@ -104,21 +112,23 @@ def resume(
     """Go on with an interrupted run, exactly: same slices, same order, same weights as if it had not stopped.
 
     A run that had not finished its first epoch starts again; of one that is complete the weights stay, and its
-    threshold is chosen again, as it was or, in a run of before there was one, for the first time.
+    threshold is chosen again, as it was or, in a run of before there was one, for the first time. The number of
+    processes may be another: it changes what is computed by rounding alone.
     InputError where `out` is no run, or where the dataset is not the one it began with.
     """
+    world, device = join(device_name)
     run = RunFolder(out)
     info, config = run.read_info(), run.read_config()
     dataset = load_dataset(dataset_path or Path(info.dataset)).with_fold(info.fold)
     if (dataset.info.content_hash, dataset.split_hash()) != (info.dataset_hash, info.split_hash):
         raise InputError("is not the dataset, or not the split, that this run began with", where=dataset.folder)
-    device = choose_device(device_name)
+    _check_shares(dataset, config, world)
     torch.manual_seed(config.train.seed)
     state = load_state(run.state) if run.state.exists() else None
     # trained weights come from the state: what the encoder started from need not be fetched again
     model_config = config.model.model_copy(update={"encoder_weights": "none"}) if state else config.model
     model = build_model(model_config, len(dataset.info.channel_names))
-    return _run(run, model, dataset, config, info, device, observer, workers, state=state)
+    return _run(run, model, dataset, config, info, world, device, observer, workers, state=state)
 
 
 def _run(
@@ -127,18 +137,22 @@ def _run(
     dataset: Dataset,
     config: Config,
     info: RunInfo,
+    world: World,
     device: torch.device,
     observer: Observer,
     workers: int | None,
     *,
     state: TrainingState | None,
 ) -> TrainResult:
-    log = _open_log(run)
+    log = _open_log(run) if world.leads else logging.Logger("the first tells", logging.CRITICAL)
+    if not world.leads:
+        observer = _Nobody()
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     if workers is None:
         # on a CPU the network has every core already; a GPU would wait for the slices
-        workers = min(MAX_WORKERS, os.cpu_count() or 1) if device.type == "cuda" else 0
+        cores = (os.cpu_count() or 1) // world.local_size
+        workers = max(1, min(MAX_WORKERS, cores)) if device.type == "cuda" else 0
     rows = {split: len(dataset.rows(split)) for split in ("train", "val", "test")}
     precision = choose_precision(config.train.precision, device)
     begun = f"going on after epoch {state.epoch}" if state else "starting"
@@ -146,17 +160,19 @@ def _run(
         "%s: %s, %s, %s, %d parameters",
         begun,
         config.model.encoder,
-        describe_device(device),
+        _describe(device, world),
         precision,
         info.parameters,
     )
     log.info("slices: %s", rows)
-    if state is not None:
+    if state is not None and world.leads:
         run.write_metrics(state.rows)  # it may have been stopped between its state and its table
     if not rows["val"]:
         observer.on_message("there is no val split: the best epoch is chosen on the slices that are trained on")
 
     def keep_best(best: nn.Module, row: dict[str, float]) -> None:
+        if not world.leads:
+            return
         score = row["val_dice_patient"]
         bundle = BundleInfo(
             brainseg_version=__version__,
@@ -175,13 +191,16 @@ def _run(
         save_bundle(run.model, best, bundle)
 
     def save(current: TrainingState) -> None:
+        if not world.leads:
+            return
         save_state(run.state, current)
         run.write_metrics(current.rows)
         log.info(" ".join(f"{name}={value:.6g}" for name, value in current.rows[-1].items()))
 
     try:
-        engine = Engine(model, dataset, config, device, observer, workers=workers, state=state)
+        engine = Engine(model, dataset, config, device, observer, workers=workers, state=state, world=world)
         final = engine.run(keep_best, save)
+        world.leave()
     except torch.OutOfMemoryError:
         raise TrainingError(
             f"{device} has not enough memory for batches of {config.train.batch_size}",
@@ -191,18 +210,23 @@ def _run(
         for handler in log.handlers[:]:
             handler.close()
             log.removeHandler(handler)
+    score = final.rows[final.best_epoch - 1]["val_dice_patient"]
+    result = TrainResult(
+        run.path, final.epoch, final.best_epoch, score if score == score else None, final.stopped_early
+    )
+    if not world.leads:
+        return result
     if rows["val"]:
         _choose_threshold(run, dataset, device, observer)
     title = f"{run.path.name}: {config.model.encoder}" + (" (LEAKY split)" if info.leaky else "")
     draw_curves(run.read_metrics(), run.figures / "curves.png", title=title, best_epoch=final.best_epoch)
-    score = final.rows[final.best_epoch - 1]["val_dice_patient"]
-    return TrainResult(run.path, final.epoch, final.best_epoch, score if score == score else None, final.stopped_early)
+    return result
 
 
 def _choose_threshold(run: RunFolder, dataset: Dataset, device: torch.device, observer: Observer) -> None:
     """Sweep val with the best weights and keep the threshold that scores best there in the bundle."""
     model, info = load_bundle(run.path)
-    segmenter = Segmenter(model, info.preprocess, len(info.channel_names), device)
+    segmenter = Segmenter(TorchNetwork(model, info.preprocess, len(info.channel_names), device))
     rows = sweep_thresholds(segmenter, dataset, "val")
     chosen = choose_threshold(rows)
     if chosen is None:
@@ -230,7 +254,8 @@ def draw_run_figures(
     measured = run.read_report("slices.csv").set_index("image")
     dataset = load_dataset(dataset_path or Path(info.dataset)).with_fold(info.fold)
     model, bundle = load_bundle(path)
-    segmenter = Segmenter(model, bundle.preprocess, len(bundle.channel_names), choose_device(device_name))
+    network = TorchNetwork(model, bundle.preprocess, len(bundle.channel_names), choose_device(device_name))
+    segmenter = Segmenter(network)
     places = {"best": -1, "median": (len(patients) - 1) // 2, "worst": 0}
     written, firsts = [], []
     for done, (name, place) in enumerate(places.items(), 1):
@@ -283,6 +308,28 @@ def _check_trainable(dataset: Dataset) -> None:
         raise UsageError("the dataset has no slice to train on", hint="prepare it with another --split")
     if not (dataset.slices["tumour_px"].to_numpy()[dataset.rows("train")] > 0).any():
         raise UsageError("no training slice has tumour: there is nothing to learn")
+
+
+def _check_shares(dataset: Dataset, config: Config, world: World) -> None:
+    if world.size > 1 and (smallest := find_smallest_batch(dataset, config)) < world.size:
+        raise UsageError(
+            f"a batch of {smallest} slices cannot be shared out among {world.size} processes",
+            hint="train.batch_size is the batch of all of them: a larger one, or fewer --devices",
+        )
+
+
+def _describe(device: torch.device, world: World) -> str:
+    return describe_device(device) + (f", {world.size} processes" if world.size > 1 else "")
+
+
+class _Nobody:
+    """The observer of a process that does not lead."""
+
+    def on_step(self, epoch: int, step: int, steps: int, images_per_s: float) -> None: ...
+
+    def on_epoch(self, row: dict[str, float], *, best: bool, epochs: int) -> None: ...
+
+    def on_message(self, text: str) -> None: ...
 
 
 def _open_log(run: RunFolder) -> logging.Logger:

@@ -1,18 +1,21 @@
-"""Shapes as named aliases. Arrays are row first: (H, W) and (H, W, C)."""
+"""Shapes and choices as named aliases. The arrays' are those of `brainseg_cli.arrays`, loaded when one is asked for."""
 
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    from brainseg_cli.arrays import Image as Image
+    from brainseg_cli.arrays import Mask as Mask
+    from brainseg_cli.arrays import Probs as Probs
+else:
 
-Image = npt.NDArray[np.uint8]
-"""(H, W, C) uint8, C in {1, 3}, channels in file order (RGB, never BGR)."""
+    def __getattr__(name: str) -> object:
+        """Image, Mask and Probs: who only asks for help does not wait for NumPy."""
+        if name not in ("Image", "Mask", "Probs"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from brainseg_cli import arrays
 
-Mask = npt.NDArray[np.uint8]
-"""(H, W) uint8 in {0, 1}; 1 is tumour."""
+        return getattr(arrays, name)
 
-Probs = npt.NDArray[np.float32]
-"""(H, W) float32 in [0, 1]."""
 
 Json = dict[str, Any]
 
@@ -23,6 +26,10 @@ ProbsFormat = Literal["png", "npy"]
 FigureFormat = Literal["png", "svg", "pdf"]
 Style = Literal["contour", "fill", "errors"]
 Tta = Literal["none", "flips", "d4"]
+Precision = Literal["fp32", "bf16", "fp16"]
+PredictPrecision = Literal["auto", "fp32", "bf16", "fp16"]
+Runtime = Literal["auto", "torch", "onnx", "openvino"]
+ExportFormat = Literal["onnx", "openvino", "torchscript", "torch"]
 
 
 class Progress(Protocol):

@@ -1,7 +1,7 @@
 """Segmenting in tests: by the network of the `run` fixture, or by none, where an image says itself what its mask is."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,26 @@ import numpy as np
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.images import write_image
 from brainseg_cli.io.sources import Request, open_inputs
+from brainseg_cli.models.ensemble import Ensembled
 from brainseg_cli.predict.plan import Places, Plan, make_plan
 from brainseg_cli.predict.settings import Settings
-from brainseg_cli.types import Image, Json, Probs
+from brainseg_cli.types import Image, Json, Runtime
 
 
 class Painted:
     """In place of an ensemble: the first channel of an image, 255 being 1, is its probability of tumour."""
 
-    def check_channels(self, image: Image) -> None:
+    batch_size = 4
+    described = "painted"
+
+    def prepare(self, image: Image) -> list[Image]:
         if image.shape[2] != 3:
             raise InputError(f"an image of {image.shape[2]} channels, the model takes 3")
+        return [image]
 
-    def predict(self, images: Sequence[Image], *, tta: str = "none") -> list[tuple[Probs, list[Probs]]]:
-        return [(probs, [probs]) for probs in (image[..., 0].astype(np.float32) / 255 for image in images)]
+    def submit(self, prepared: Sequence[list[Image]], *, tta: str = "none") -> Callable[[], list[Ensembled]]:
+        painted = [image[..., 0].astype(np.float32) / 255 for (image,) in prepared]
+        return lambda: [Ensembled(probs, [probs]) for probs in painted]
 
 
 def make(
@@ -48,13 +54,13 @@ def paint(plan: Plan, batch_size: int = 4) -> Iterator[Any]:
     return run(plan, Painted(), batch_size=batch_size)  # type: ignore[arg-type]
 
 
-def segment(plan: Plan, batch_size: int = 16, device: str = "cpu") -> list[Any]:
+def segment(plan: Plan, batch_size: int = 16, device: str = "cpu", runtime: Runtime = "torch") -> list[Any]:
     """`run` by the plan's own models."""
-    from brainseg_cli.models.devices import choose_device
     from brainseg_cli.models.ensemble import load_ensemble
+    from brainseg_cli.models.runtimes import Choice
     from brainseg_cli.predict.run import run
 
-    return list(run(plan, load_ensemble(plan.bundles, choose_device(device)), batch_size=batch_size))
+    return list(run(plan, load_ensemble(plan.bundles, Choice(runtime, device)), batch_size=batch_size))
 
 
 def records(outcomes: Sequence[Any]) -> list[Json]:

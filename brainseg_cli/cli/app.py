@@ -13,6 +13,7 @@ import typer
 from brainseg_cli import __version__
 from brainseg_cli.cli.console import Console
 from brainseg_cli.cli.eval_command import eval_command
+from brainseg_cli.cli.export_command import export_command
 from brainseg_cli.cli.info_command import info_command
 from brainseg_cli.cli.overlay_command import overlay_command
 from brainseg_cli.cli.predict_command import predict_command
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": eval_command,
     "predict": predict_command,
     "overlay": overlay_command,
+    "export": export_command,
     "info": info_command,
 }
 for _name, _command in COMMANDS.items():

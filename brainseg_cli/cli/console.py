@@ -6,16 +6,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
-
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from brainseg_cli.errors import EXIT_CLOSED_PIPE, UsageError
 from brainseg_cli.io.lines import to_json
 from brainseg_cli.types import Progress, no_progress
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress as RichProgress
 
 PLAIN_EVERY_S = 10.0
 
@@ -24,6 +23,8 @@ class Console:
     """Messages for people. `quiet` leaves warnings and errors; `verbose` adds detail."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        from rich.console import Console as RichConsole
+
         self.quiet, self.verbose = quiet, verbose
         self.rich = RichConsole(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
@@ -50,6 +51,8 @@ class Console:
         """A table on stderr: the first column to the left, numbers to the right."""
         if self.quiet:
             return
+        from rich.table import Table
+
         self.rich.print(title)
         table = Table()
         for number, column in enumerate(columns):
@@ -148,8 +151,10 @@ def _on_one_line(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _bar(console: RichConsole) -> RichProgress:
-    return RichProgress(
+def _bar(console: "RichConsole") -> "RichProgress":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),

@@ -13,6 +13,7 @@ from brainseg_cli.cli.options import (
     Overwrite,
     PatientRegex,
     Quiet,
+    RuntimeOption,
     Verbose,
     Workers,
     parse_spacing,
@@ -113,6 +114,7 @@ def eval_command(
     ] = None,
     out: Out = None,
     device: Device = "auto",
+    runtime: RuntimeOption = "auto",
     workers: Workers = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -157,7 +159,7 @@ def eval_command(
         }  # fmt: skip
         against = None
         if run is not None:
-            common |= {"device_name": device}
+            common |= {"device_name": device, "runtime": runtime, "tell": console.say}
             side = use_case.measure_run(run, dataset_path=data, split=split, **common)
             if compare is not None:
                 against = use_case.measure_run(compare, on_slices_of=run, dataset_path=data, split=side.split, **common)
@@ -250,7 +252,7 @@ def _check_usage(context: typer.Context) -> None:
         raise UsageError("give a RUN, or --reference DIR and --prediction DIR")
     if "run" not in given and not {"reference", "prediction"} <= given:
         raise UsageError("--reference and --prediction go together")
-    refused = given & (set(OF_FOLDERS) if "run" in given else {"data", "device"})
+    refused = given & (set(OF_FOLDERS) if "run" in given else {"data", "device", "runtime"})
     if refused:
         named = ", ".join("--" + name.replace("_", "-") for name in sorted(refused))
         raise UsageError(f"{named} cannot be given with {'a run' if 'run' in given else 'two folders of masks'}")

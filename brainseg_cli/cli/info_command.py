@@ -1,6 +1,5 @@
 """brainseg info."""
 
-from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -21,6 +20,7 @@ def info_command(
 ) -> None:
     """Versions and presets; with options, devices and encoders (these load PyTorch)."""
     import platform
+    from importlib import metadata
 
     from brainseg_cli.config import DEFAULT_PRESET, list_presets
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from brainseg_cli.errors import UsageError
+from brainseg_cli.types import Runtime
 
 if TYPE_CHECKING:
     from brainseg_cli.io.sources import Request
@@ -18,7 +19,17 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is al
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", envvar="BRAINSEG_DEVICE")]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=0, help="Parallel readers.", envvar="BRAINSEG_WORKERS", show_default="by machine"),
+    typer.Option(
+        "--workers", min=0, help="Parallel readers and writers.", envvar="BRAINSEG_WORKERS", show_default="by machine"
+    ),
+]
+RuntimeOption = Annotated[
+    Runtime,
+    typer.Option(
+        "--runtime",
+        help="What runs the network; auto: PyTorch on a GPU, on a CPU OpenVINO, else ONNX Runtime, else PyTorch.",
+        envvar="BRAINSEG_RUNTIME",
+    ),
 ]
 Threshold = Annotated[
     float | None,

@@ -22,18 +22,21 @@ from brainseg_cli.cli.options import (
     Overwrite,
     Quiet,
     RelativeTo,
+    RuntimeOption,
     ShardOption,
     Spacing,
     Threshold,
     Verbose,
+    Workers,
     open_stdin,
     parse_spacing,
     request_inputs,
 )
 from brainseg_cli.errors import EXIT_FAILED, EXIT_PARTIAL, Interrupted, UsageError
-from brainseg_cli.types import Json, MaskFormat, ProbsFormat, Tta
+from brainseg_cli.types import Json, MaskFormat, PredictPrecision, ProbsFormat, Tta
 
 if TYPE_CHECKING:
+    from brainseg_cli.models.runtimes import Choice
     from brainseg_cli.predict.plan import Plan
     from brainseg_cli.predict.run import Outcome
 
@@ -114,8 +117,21 @@ def predict_command(
     ] = False,
     fail_fast: FailFast = False,
     dry_run: DryRun = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Slices at a time.", envvar="BRAINSEG_BATCH_SIZE")] = 16,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Slices at a time.", envvar="BRAINSEG_BATCH_SIZE", show_default="by machine"),
+    ] = None,
     device: Device = "auto",
+    runtime: RuntimeOption = "auto",
+    precision: Annotated[
+        PredictPrecision,
+        typer.Option(
+            help="auto: fp16 on a GPU where it agrees with fp32, fp32 on a CPU. bf16 on a CPU is faster and changes "
+            "a few pixels.",
+            envvar="BRAINSEG_PRECISION",
+        ),
+    ] = "auto",
+    workers: Workers = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -144,6 +160,7 @@ def predict_command(
     )
     from brainseg_cli.io.sources import open_inputs
     from brainseg_cli.models.locate import find_bundles
+    from brainseg_cli.models.runtimes import Choice
     from brainseg_cli.postprocess import Postprocess
     from brainseg_cli.predict.plan import Places, make_plan
     from brainseg_cli.predict.settings import Settings
@@ -161,6 +178,7 @@ def predict_command(
             volume,
             None if probabilities is None else probabilities_format,
             None if spacing is None else parse_spacing(spacing)[:2],
+            precision,
         ),
     )
     if dry_run:
@@ -168,7 +186,8 @@ def predict_command(
         return
     tally = _Tally(plan)
     try:
-        _run(plan, tally, console, device, batch_size, fail_fast=fail_fast, lines=not as_json)
+        choice = Choice(runtime, device, precision)
+        _run(plan, tally, console, choice, batch_size, workers, fail_fast=fail_fast, lines=not as_json)
     except KeyboardInterrupt:
         if plan.places.folder is None:
             raise  # nothing is kept
@@ -195,13 +214,21 @@ def _preview(plan: "Plan") -> None:
 
 
 def _run(
-    plan: "Plan", tally: "_Tally", console: Console, device: str, batch_size: int, *, fail_fast: bool, lines: bool
+    plan: "Plan",
+    tally: "_Tally",
+    console: Console,
+    choice: "Choice",
+    batch_size: int | None,
+    workers: int | None,
+    *,
+    fail_fast: bool,
+    lines: bool,
 ) -> None:
-    from brainseg_cli.models.devices import choose_device
     from brainseg_cli.models.ensemble import load_ensemble
     from brainseg_cli.predict.run import run
 
-    ensemble = load_ensemble(plan.bundles, choose_device(device))
+    ensemble = load_ensemble(plan.bundles, choice, tell=console.say)
+    console.detail(f"runtime: {ensemble.described}")
     if ensemble.leaky:
         console.warn("this model comes from a LEAKY split: the figures it was reported with flatter it")
     for bundle in ensemble.bundles:
@@ -209,7 +236,7 @@ def _run(
     with ExitStack() as stack:
         progress = stack.enter_context(console.progress())
         # closed here, whatever comes: that is when the records are put in order
-        outcomes = stack.enter_context(closing(run(plan, ensemble, batch_size=batch_size)))
+        outcomes = stack.enter_context(closing(run(plan, ensemble, batch_size=batch_size, workers=workers)))
         for outcome in outcomes:
             tally.add(outcome)
             record = outcome.record

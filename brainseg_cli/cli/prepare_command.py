@@ -1,7 +1,8 @@
 """brainseg prepare."""
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,9 @@ from brainseg_cli.cli.demo import DEMO_FOLDER, write_demo
 from brainseg_cli.cli.options import AsJson, Out, Overwrite, PatientRegex, Quiet, Verbose, Workers
 from brainseg_cli.errors import EXIT_FAILED, EXIT_PARTIAL, InputError, UsageError
 from brainseg_cli.types import Layout
+
+if TYPE_CHECKING:
+    from brainseg_cli.prepare import Preparation
 
 
 def prepare_command(
@@ -52,47 +56,33 @@ def prepare_command(
     if demo:
         out = out or DEMO_FOLDER / "dataset"
     target = out or Path("data") / (source or Path()).resolve().name.removesuffix(".zip")
-    if not check:
-        if source is not None and source.resolve().is_relative_to(target.resolve()):
-            raise UsageError(f"{target} would replace its own source", hint="give another -o")
-        use_case.check_writable(target, overwrite=overwrite)
-    with console.progress() as progress:
-        chosen = write_demo(DEMO_FOLDER, progress=progress) if source is None else source
-        preparation = use_case.check(
-            chosen,
-            layout=layout,
-            patient_regex=patient_regex,
-            split=split,
-            seed=seed,
-            allow_leakage=allow_leakage,
-            skip_bad=skip_bad,
-            workers=workers,
-            progress=progress,
-        )
-    for warning in preparation.info.warnings:
-        console.warn(warning)
-    for line in preparation.errors:
-        console.fail(line)
-    table = use_case.summarise_splits(preparation.slices)
-    console.table(
-        f"{preparation.info.patients} patients, {preparation.info.slices} slices, "
-        f"{preparation.info.tumour_slices} with tumour ({preparation.info.layout} layout, split {split}"
-        + (", LEAKY)" if preparation.info.leaky else ")"),
-        [column.replace("_", " ") for column in table.columns],
-        table.to_numpy(dtype=object).tolist(),
-        note="median tumour px: of a patient with tumour, over all of its slices",
-    )
-    for name, stats in zip(preparation.info.channel_names, preparation.info.intensity, strict=False):
-        console.detail(f"channel {name}: {stats}")
-    if preparation.errors and not check:
-        raise InputError(
-            f"{len(preparation.errors)} problems, named above; nothing was written",
-            where=chosen,
-            hint="mend them; --skip-bad leaves unreadable and unpaired files out",
-        )
-    if not check:
+    if not check and source is not None and source.resolve().is_relative_to(target.resolve()):
+        raise UsageError(f"{target} would replace its own source", hint="give another -o")
+    with nullcontext() if check else use_case.new_dataset(target, overwrite=overwrite) as folder:
         with console.progress() as progress:
-            use_case.write_dataset(preparation, target, overwrite=overwrite, workers=workers, progress=progress)
+            chosen = write_demo(DEMO_FOLDER, progress=progress) if source is None else source
+            preparation = use_case.check(
+                chosen,
+                layout=layout,
+                patient_regex=patient_regex,
+                split=split,
+                seed=seed,
+                allow_leakage=allow_leakage,
+                skip_bad=skip_bad,
+                into=folder,
+                workers=workers,
+                progress=progress,
+            )
+        _tell(console, preparation)
+        if folder is not None:
+            if preparation.errors:
+                raise InputError(
+                    f"{len(preparation.errors)} problems, named above; nothing was written",
+                    where=chosen,
+                    hint="mend them; --skip-bad leaves unreadable and unpaired files out",
+                )
+            with console.progress() as progress:
+                use_case.complete_dataset(preparation, folder, workers=workers, progress=progress)
     if as_json:
         emit_json(
             {
@@ -108,3 +98,25 @@ def prepare_command(
     if preparation.skipped:
         console.warn(f"{preparation.skipped} files were left out")
         raise typer.Exit(EXIT_PARTIAL)
+
+
+def _tell(console: Console, preparation: "Preparation") -> None:
+    """Every warning and every problem, and who is in which split."""
+    from brainseg_cli.prepare import summarise_splits
+
+    info = preparation.info
+    for warning in info.warnings:
+        console.warn(warning)
+    for line in preparation.errors:
+        console.fail(line)
+    table = summarise_splits(preparation.slices)
+    console.table(
+        f"{info.patients} patients, {info.slices} slices, "
+        f"{info.tumour_slices} with tumour ({info.layout} layout, split {info.split}"
+        + (", LEAKY)" if info.leaky else ")"),
+        [column.replace("_", " ") for column in table.columns],
+        table.to_numpy(dtype=object).tolist(),
+        note="median tumour px: of a patient with tumour, over all of its slices",
+    )
+    for name, stats in zip(info.channel_names, info.intensity, strict=False):
+        console.detail(f"channel {name}: {stats}")

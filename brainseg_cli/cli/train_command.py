@@ -1,6 +1,7 @@
 """brainseg train."""
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +11,8 @@ from brainseg_cli.cli.console import Console, emit, emit_json
 from brainseg_cli.cli.demo import DEMO_FOLDER, write_demo
 from brainseg_cli.cli.eval_command import print_summary
 from brainseg_cli.cli.options import AsJson, Device, Out, Overwrite, Quiet, Verbose, Workers
-from brainseg_cli.cli.train_table import TrainTable
 from brainseg_cli.errors import UsageError
+from brainseg_cli.training.launch import find_rank, is_launched, is_under_torchrun, launch, telling_launcher
 
 RUNS_FOLDER = Path("runs")
 DEMO_PRESET = "demo"
@@ -29,9 +30,10 @@ SETTINGS = {
     "seed": "train.seed",
 }
 """The settings that have a flag of their own."""
-WITH_RESUME = {"dataset", "out", "resume", "device", "workers", "as_json", "quiet", "verbose"}
+WITH_RESUME = {"dataset", "out", "resume", "device", "devices", "workers", "as_json", "quiet", "verbose"}
 
 
+@telling_launcher()
 def train_command(
     context: typer.Context,
     dataset: Annotated[Path | None, typer.Argument(help="What `brainseg prepare` wrote.")] = None,
@@ -71,6 +73,10 @@ def train_command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run at -o.")] = False,
     demo: Annotated[bool, typer.Option("--demo", help="Make the phantom data set, prepare it, train on it.")] = False,
     device: Device = "auto",
+    devices: Annotated[
+        int,
+        typer.Option(min=1, help="Train on this many GPUs (or processes of a CPU).", envvar="BRAINSEG_DEVICES"),
+    ] = 1,
     workers: Workers = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -79,9 +85,10 @@ def train_command(
 ) -> None:
     """Train a U-Net on a dataset; measure the best weights on its test split; draw curves and overlays.
 
-    Prints the run's path. By default it is runs/DATASET-PRESET.
+    Prints the run's path. By default it is runs/DATASET-PRESET. With --devices N, or under torchrun, processes
+    share out each batch: train.batch_size is that of all of them, and the result that of one.
     """
-    console = Console(quiet=quiet, verbose=verbose)
+    console = Console(quiet=quiet or find_rank() > 0, verbose=verbose)
     overrides = _collect_overrides(context, assignments or [])
     from brainseg_cli.config import DEFAULT_PRESET, load_config
 
@@ -93,20 +100,32 @@ def train_command(
         resolved = load_config(preset, config, overrides)
         if (dataset is None) != demo:
             raise UsageError("give a DATASET, or --demo" if dataset is None else "--demo makes its own dataset")
+    if is_under_torchrun() and (demo or devices > 1):
+        raise UsageError(
+            "torchrun starts its own processes: --devices and --demo are for brainseg alone",
+            hint="torchrun --nproc-per-node N, and a DATASET",
+        )
     if demo:
-        dataset = _prepare_demo(console)
+        dataset = DEMO_FOLDER / "dataset" if is_launched() else _prepare_demo(console)
     if out is None:
         assert dataset is not None
         out = RUNS_FOLDER / ("demo" if demo else f"{dataset.resolve().name}-{preset}")
         overwrite = overwrite or demo  # the demo's own place, the same each time
 
-    if resolved is not None:
-        console.detail(resolved.to_toml())
-    console.say("loading PyTorch")
-    from brainseg_cli import train as use_case
-    from brainseg_cli.evaluate import conclude, measure_run, write_report
-
     try:
+        if devices > 1 and not is_launched():
+            from brainseg_cli.training.distributed import check_devices
+
+            check_devices(devices, device)
+            launch([sys.executable, "-m", "brainseg_cli", *sys.argv[1:]], devices)
+            return
+        if resolved is not None:
+            console.detail(resolved.to_toml())
+        console.say("loading PyTorch")
+        from brainseg_cli import train as use_case
+        from brainseg_cli.cli.train_table import TrainTable
+        from brainseg_cli.evaluate import conclude, measure_run, write_report
+
         with TrainTable(console) as observer:
             if resolved is None:
                 result = use_case.resume(out, observer, dataset_path=dataset, device_name=device, workers=workers)
@@ -124,11 +143,16 @@ def train_command(
                     overwrite=overwrite,
                 )
     except KeyboardInterrupt:
-        console.warn(f"interrupted; brainseg train --resume -o {shlex.quote(str(out))} goes on")
+        if find_rank() == 0 and not is_launched():
+            console.warn(f"interrupted; brainseg train --resume -o {shlex.quote(str(out))} goes on")
         raise
+    if find_rank() > 0:  # what is made of the run, the first process makes
+        return
     console.say(f"best epoch {result.best_epoch} of {result.epochs}; measuring it")
     with console.progress() as progress:
-        evaluation = conclude(measure_run(out, dataset_path=dataset, device_name=device, progress=progress))
+        evaluation = conclude(
+            measure_run(out, dataset_path=dataset, device_name=device, tell=console.say, progress=progress)
+        )
         write_report(evaluation, out / "report", overwrite=True)
         figures = use_case.draw_run_figures(out, dataset_path=dataset, device_name=device, progress=progress)
     print_summary(console, evaluation)
@@ -179,7 +203,7 @@ def _refuse_with_resume(context: typer.Context) -> None:
     if refused := sorted(given - WITH_RESUME):
         raise UsageError(
             f"a resumed run keeps its own configuration: {', '.join(refused)} cannot be given",
-            hint="a DATASET that moved, --device and --workers can",
+            hint="a DATASET that moved, --device, --devices and --workers can",
         )
 
 
@@ -187,8 +211,8 @@ def _prepare_demo(console: Console) -> Path:
     from brainseg_cli import prepare
 
     target = DEMO_FOLDER / "dataset"
-    with console.progress() as progress:
-        preparation = prepare.check(write_demo(DEMO_FOLDER, progress=progress), progress=progress)
-        prepare.write_dataset(preparation, target, overwrite=True, progress=progress)
+    with prepare.new_dataset(target, overwrite=True) as folder, console.progress() as progress:
+        preparation = prepare.check(write_demo(DEMO_FOLDER, progress=progress), into=folder, progress=progress)
+        prepare.complete_dataset(preparation, folder, progress=progress)
     console.say(f"phantom: {preparation.info.patients} patients, {preparation.info.slices} slices in {target}")
     return target

@@ -1,10 +1,10 @@
 """What is wrong with a source before anything is made of it: every slice is decoded and looked at once."""
 
 import hashlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +12,7 @@ from brainseg_cli.data.layouts import Pair
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.archives import Source
 from brainseg_cli.io.images import decode_image, decode_mask
+from brainseg_cli.io.reading import Reading
 from brainseg_cli.types import Image, Mask, Progress, no_progress
 
 
@@ -52,25 +53,37 @@ def read_pair(source: Source, pair: Pair) -> tuple[Image, Mask]:
 
 
 def inspect_slices(
-    source: Source, pairs: Sequence[Pair], *, workers: int, progress: Progress = no_progress
+    source: Source,
+    pairs: Sequence[Pair],
+    *,
+    workers: int,
+    keep: Callable[[Image, Mask], None] | None = None,
+    progress: Progress = no_progress,
 ) -> tuple[list[SliceFacts], list[str]]:
-    """Decode every pair in parallel: facts of the good ones, in order, and one line for each bad one."""
+    """Decode every pair in parallel: facts of the good ones, in order, and one line for each bad one.
 
-    def look(pair: Pair) -> SliceFacts | str:
+    `keep` is given each good slice, in that order, in the thread that called.
+    """
+
+    def look(pair: Pair) -> tuple[SliceFacts, Image, Mask] | str:
         try:
             image, mask = read_pair(source, pair)
         except InputError as error:
             return str(error)
-        return _facts(pair, image, mask)
+        return _facts(pair, image, mask), image, mask
 
     facts: list[SliceFacts] = []
     errors: list[str] = []
-    with ThreadPoolExecutor(workers) as pool:
-        for done, outcome in enumerate(pool.map(look, pairs), 1):
+    with Reading(pairs, look, workers=workers, ahead=4 * workers) as looked:
+        for done in range(1, len(pairs) + 1):
+            (outcome,) = looked.take(1, wait=True)
             if isinstance(outcome, str):
                 errors.append(outcome)
             else:
-                facts.append(outcome)
+                fact, image, mask = outcome
+                facts.append(fact)
+                if keep is not None:
+                    keep(image, mask)
             progress(done, len(pairs), "checking slices")
     return facts, errors
 
@@ -130,21 +143,21 @@ def find_duplicates_across(facts: Sequence[SliceFacts], by_row: Sequence[str], *
 def _facts(pair: Pair, image: Image, mask: Mask) -> SliceFacts:
     channels = image.shape[2]
     digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(image.tobytes())
-    equal = tuple(
-        (a, b) for a in range(channels) for b in range(a + 1, channels) if np.array_equal(image[..., a], image[..., b])
-    )
-    histogram = np.stack([np.bincount(image[..., c].reshape(-1), minlength=256) for c in range(channels)])
+    digest.update(np.ascontiguousarray(image).data)
+    planes = cv2.split(image)
+    equal = tuple((a, b) for a in range(channels) for b in range(a + 1, channels) if (planes[a] == planes[b]).all())
+    # five times as quick as np.bincount, which holds up the other threads besides; exact up to 2**24 pixels
+    counts = [cv2.calcHist([plane], [0], None, [256], [0, 256]).reshape(-1) for plane in planes]
     return SliceFacts(
         pair,
         height=mask.shape[0],
         width=mask.shape[1],
         tumour_px=int(np.count_nonzero(mask)),
         sha256=digest.hexdigest(),
-        mask_sha256=hashlib.sha256(mask.tobytes()).hexdigest(),
+        mask_sha256=hashlib.sha256(np.ascontiguousarray(mask).data).hexdigest(),
         blank=bool(image.min() == image.max()),
         equal_channels=equal,
-        histogram=histogram,
+        histogram=np.stack(counts).astype(np.int64),
     )
 
 

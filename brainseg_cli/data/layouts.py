@@ -44,7 +44,7 @@ def pair_files(names: Iterable[str], layout: Layout = "auto", patient_regex: str
 
     InputError if nothing pairs up; UsageError for a pattern that is no regular expression or has no group.
     """
-    ordered = _in_order(names)
+    ordered = sorted(names)
     pattern = _compile(patient_regex)
     if layout == "auto":
         layout = "lgg" if any(PurePosixPath(n).stem.endswith(MASK_ENDING) for n in ordered) else "folders"
@@ -122,7 +122,7 @@ def _pair_folders(names: list[str], pattern: re.Pattern[str] | None) -> Pairing:
             raise InputError(f"stands for the same slice as {side[key]}", where=name)
         side[key] = name
     pairing = _join("folders", sides["images"], sides["masks"], pattern)
-    return Pairing(pairing.layout, pairing.pairs, stray + pairing.unpaired, pairing.patients_known)
+    return Pairing(pairing.layout, pairing.pairs, _in_order(stray) + pairing.unpaired, pairing.patients_known)
 
 
 def _join(layout: str, images: dict[str, str], masks: dict[str, str], pattern: re.Pattern[str] | None) -> Pairing:

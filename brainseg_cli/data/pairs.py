@@ -4,6 +4,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,11 @@ class _File:
     key: str
     is_mask: bool  # it says so itself
 
+    @cached_property
+    def real(self) -> Path:
+        """Where links lead."""
+        return self.path.resolve()
+
     def shared(self, *, by_stem: bool = False) -> str:
         """What is matched, in one spelling: macOS takes `é` apart in file names, others do not."""
         return unicodedata.normalize("NFC", self.key.rpartition("/")[2] if by_stem else self.key)
@@ -85,12 +91,12 @@ def pair_masks(
     if chosen and not found:
         raise _nothing_matches(chosen, predictions, prediction)
 
-    taken = {file.path.resolve() for file in (*references, *predictions)}
+    taken = {file.real for file in (*references, *predictions)}
     slices = _find_slices(chosen, others, reference, images, taken)
     used, known = set(found.values()), _group(references).keys()
     missing = [file.name for file in chosen if file not in found]
     extra = [file.name for file in predictions if file not in used]
-    own = [file.name for file, match in found.items() if file.path.resolve() == match.path.resolve()]
+    own = [file.name for file, match in found.items() if file.real == match.real]
     unseen = [file.name for file in chosen if images and file not in slices]
     loose = [file.name for file in others if not reference_suffix and file.shared() not in known]
     notes += _note(own, "references are compared with themselves")
@@ -240,7 +246,7 @@ def _find_slices(
             raise InputError("is not a folder", where=images)
         names = ((path, path.relative_to(images)) for path in find_images(images))
         candidates = [_File(path, name.as_posix(), mask_key(name), False) for path, name in names] + candidates
-    candidates = [file for file in candidates if file.path.resolve() not in taken]
+    candidates = [file for file in candidates if file.real not in taken]
     for by_stem in by_name:
         ours, theirs = _group(references, by_stem=by_stem), _group(candidates, by_stem=by_stem)
         if alone := [both for both in ours if len(ours[both]) == len(theirs.get(both, [])) == 1]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from brainseg_cli.data.manifest import Dataset, load_dataset
 from brainseg_cli.errors import InputError, UsageError
 from brainseg_cli.evaluate.side import Side, measure_all
 from brainseg_cli.metrics.measure import PIXELS, Load, MaskPair, Ruler
+from brainseg_cli.models.runtimes import Tell, tell_nobody
 from brainseg_cli.training.run_folder import RunFolder
-from brainseg_cli.types import Image, Mask, Progress, no_progress
+from brainseg_cli.types import Image, Mask, Progress, Runtime, no_progress
 
 SEEN = {"train": "the model was fitted to it", "val": "the best epoch was chosen on it"}
 
@@ -25,7 +27,9 @@ def measure_run(
     threshold: float | None = None,
     ruler: Ruler = PIXELS,
     device_name: str = "auto",
+    runtime: Runtime = "auto",
     workers: int | None = None,
+    tell: Tell = tell_nobody,
     progress: Progress = no_progress,
 ) -> Side:
     """Predict a split of the run's dataset with its best weights and measure it at the slices' own size.
@@ -36,10 +40,9 @@ def measure_run(
     not those that the run was made with and no other dataset was asked for; UsageError for a split without
     slices. Where patients are measured that the run has seen, the result is `leaky`.
     """
-    import torch  # here, so that measuring two folders of masks starts without it
-
-    from brainseg_cli.models.bundle import load_bundle
-    from brainseg_cli.models.devices import choose_device, describe_device
+    # here, so that measuring two folders of masks starts without torch
+    from brainseg_cli.models.locate import find_bundle, read_info
+    from brainseg_cli.models.runtimes import Choice, open_network
     from brainseg_cli.models.segmenter import Segmenter, apply_threshold
     from brainseg_cli.training.measure import predict_split
 
@@ -62,9 +65,11 @@ def measure_run(
             leaky = True
             notes.append(f"LEAKY: the run was trained or chosen on {seen} of the patients measured here")
 
-    model, bundle = load_bundle(path)
-    device = choose_device(device_name)
-    segmenter = Segmenter(model, bundle.preprocess, len(bundle.channel_names), device)
+    folder = find_bundle(path)
+    bundle = read_info(folder)
+    # never in less: what is reported does not depend on the machine
+    network = open_network(folder, bundle, Choice(runtime, device_name, "fp32"), tell=tell)
+    segmenter = Segmenter(network)
     chosen = bundle.threshold if threshold is None else threshold
     threshold_from = bundle.threshold_from if threshold is None else "given"
     if is_own and split == threshold_from == "val":
@@ -101,8 +106,8 @@ def measure_run(
         "threshold_from": threshold_from,
         "threshold_sweep": run.read_thresholds(),
         "batch_soft_input": "probabilities",
-        "torch_version": torch.__version__,
-        "device": describe_device(device),
+        "torch_version": version("torch"),
+        "device": network.described,
         "configuration": run.read_config().model_dump(mode="json"),
     }
     return Side(str(path), about, notes, measures, look)

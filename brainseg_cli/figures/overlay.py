@@ -118,8 +118,11 @@ def _grow(mask: Mask, by_px: int) -> Mask:
 
 def _add_strip(picture: Image, caption: Caption) -> Image:
     """The picture on paper, with the caption below it."""
-    height, width = picture.shape[:2]
-    paper = PILImage.new("RGB", (caption.width, height + caption.height), PAPER_COLOUR)
-    paper.paste(PILImage.fromarray(picture), ((caption.width - width) // 2, 0))
-    draw_caption(paper, caption, top=height)
-    return np.array(paper)
+    beside = caption.width - picture.shape[1]
+    margins = 0, caption.height, beside // 2, beside - beside // 2
+    paper = np.asarray(cv2.copyMakeBorder(picture, *margins, cv2.BORDER_CONSTANT, value=PAPER_COLOUR), np.uint8)
+    if caption.height:
+        strip = PILImage.new("RGB", (caption.width, caption.height), PAPER_COLOUR)
+        draw_caption(strip, caption, top=0)
+        paper[-caption.height :] = np.asarray(strip)
+    return paper

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.images import is_image_name, read_bytes
-from brainseg_cli.io.inputs import walk_images
+from brainseg_cli.io.inputs import walk_unordered
 
 UNREADABLE = (
     OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
@@ -54,7 +54,7 @@ def open_source(path: Path) -> Source:
 
 def _open_folder(path: Path) -> Source:
     sizes: dict[str, int] = {}
-    for file in walk_images(path):
+    for file in walk_unordered(path):
         # a link to nowhere is named when it is read, with the other unreadable files
         sizes[file.relative_to(path).as_posix()] = file.stat().st_size if file.exists() else -1
 

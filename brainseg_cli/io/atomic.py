@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +104,13 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on a clean exit it takes `path`'s place.
 
     OutputExistsError, before anything is written, as `check_absent`. What stood at `path` is removed only
-    once the new folder is complete.
+    once the new folder is complete. The folders around it are made, and taken away again on an exception.
     """
     check_absent(path, overwrite=overwrite)
     if path.exists() and not path.is_dir():
         raise OutputExistsError("is a file, a folder was to be written there", where=path)
     path = path.resolve()  # a link stays one, and what it points at is replaced
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
@@ -124,6 +125,9 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # it holds something now
+                folder.rmdir()
 
 
 def _umask() -> int:

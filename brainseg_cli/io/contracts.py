@@ -1,7 +1,7 @@
 """The JSON files between the verbs: read into a frozen model that refuses what it does not know."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -22,7 +22,11 @@ AnyContract = TypeVar("AnyContract", bound=Contract)
 
 def read_contract(path: Path, kind: type[AnyContract]) -> AnyContract:
     """Read `path` as `kind`. InputError for a file that is missing, broken, newer than `kind` or not of it."""
-    value = read_json(path)
+    return check_contract(read_json(path), kind, path)
+
+
+def check_contract(value: Any, kind: type[AnyContract], path: Path) -> AnyContract:
+    """What was read from `path`, as `kind`. InputError as `read_contract`."""
     known = kind.model_fields["schema_version"].default
     version = value.get("schema_version") if isinstance(value, dict) else None
     if isinstance(version, int) and version > known:

@@ -1,16 +1,25 @@
 """Which images a command was given, in natural order, and where each is mirrored to."""
 
+# Names are texts here: of very many, Paths take several times the memory and the time.
+# ruff: noqa: PTH100, PTH110, PTH112, PTH118, PTH120, PTH122, PTH207
+
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
-from natsort import natsorted, ns
+from natsort import natsort_keygen, ns
 
 from brainseg_cli.errors import InputError, UsageError
 from brainseg_cli.io.images import SUFFIXES, is_image_name
+from brainseg_cli.io.names import Names, Numbers
+
+PathLike = TypeVar("PathLike", str, Path)
 
 MASK_ENDING = "_mask"
 IMAGE_FOLDERS, MASK_FOLDERS = ("images", "image", "imgs"), ("masks", "mask")
@@ -51,9 +60,9 @@ def parse_slice_index(stem: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def natural_order(paths: Iterable[Path]) -> list[Path]:
+def natural_order(paths: Iterable[PathLike]) -> list[PathLike]:
     """Sorted as a person counts: `x_2` before `x_10`, folder by folder."""
-    return natsorted(paths, alg=ns.PATH)
+    return sorted(paths, key=lambda path: _count_path(os.fspath(path)))
 
 
 def slice_key(relative: Path) -> str:
@@ -78,14 +87,36 @@ def is_called_mask(relative: Path) -> bool:
     return relative.stem.endswith(MASK_ENDING) or not folders.isdisjoint(MASK_FOLDERS)
 
 
+@dataclass(frozen=True)
+class Listed(Collection[Input]):
+    """Inputs of which the names alone are kept; each is made anew whenever it is come by."""
+
+    names: Names
+    make: Callable[[str], Input]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Input]:
+        return map(self.make, self.names)
+
+    def __contains__(self, item: object) -> bool:
+        return any(item == one for one in self)
+
+    def __getitem__(self, number: int) -> Input:
+        return self.make(self.names[number])
+
+
 def find_images(folder: Path) -> list[Path]:
     """`walk_images` without masks: `x_mask.*` beside an image `x.*`, and masks/ beside images/, are left out."""
-    return _drop_masks(walk_images(folder))
+    names = Names(_walk(str(folder), is_image_name, set()))
+    is_mask = _tell_masks(names)
+    return [Path(name) for name in names if not is_mask(name)]
 
 
 def find_inputs(
     arguments: Sequence[str], *, accepts: Callable[[Path], bool] | None = None, root: Path | None = None
-) -> list[Input]:
+) -> Listed:
     """Files, folders (searched through) and globs to inputs in the order given, folders in natural order.
 
     Mirroring: below `root`, else below the one folder given; for several arguments, below their common parent. A
@@ -95,40 +126,54 @@ def find_inputs(
     """
     if not arguments:
         raise UsageError("no input was given", hint="name files, folders or globs")
-    files: list[Path] = []
-    roots: list[Path] = []
+    names, whole, seen = Names(), Names(), Numbers()
+    tops: list[str] = []
     for argument in arguments:
         if not argument:  # to Path it is the present folder; to a shell, a variable that was not set
             raise UsageError("an input has an empty name")
-        path = Path(argument)
-        if path.is_dir():
-            found, top = find_images(path), absolute(path)
-            if not found:
-                raise InputError("holds no image", where=path, hint=f"looked for {' '.join(SUFFIXES)}")
-            found = [image for image in found if accepts is None or accepts(image.relative_to(path))]
-        elif path.exists():
-            found, top = [path], absolute(path).parent
-        elif glob.has_magic(argument):
-            found = natural_order(
-                Path(name)
-                for name in glob.glob(argument, recursive=True)  # noqa: PTH207 (absolute patterns)
-                if is_image_name(name)
-            )
-            if not found:
-                raise InputError("matches no image", where=argument)
-            top = Path(os.path.commonpath([absolute(p).parent for p in found]))
-            found = [image for image in found if accepts is None or accepts(image)]
-        else:
-            raise InputError("is not there", where=path)
-        if not found:
-            raise InputError("holds no image that --include and --exclude let through", where=argument)
-        files += found
-        roots += [top] if len(arguments) == 1 else [(top.parent if path.is_dir() else top)]
-    common = Path(os.path.commonpath(roots)) if root is None else absolute(root)
-    once = {absolute(path): path for path in reversed(files)}
-    if astray := next((path for path in once if not path.is_relative_to(common)), None):
-        raise UsageError(f"{once[astray]} is not below --relative-to {root}")
-    return [Input(once[path], path.relative_to(common)) for path in _drop_masks(dict.fromkeys(map(absolute, files)))]
+        found, top = _find(argument, accepts)
+        for name in found:
+            if seen.add(one := os.path.abspath(name)) == len(names):
+                names.append(name)
+                whole.append(one)
+        tops.append(os.path.dirname(top) if len(arguments) > 1 and os.path.isdir(argument) else top)
+    common = os.path.join(os.path.commonpath(tops) if root is None else os.path.abspath(root), "")
+    is_mask = _tell_masks(whole)
+    kept = Names()
+    for name, one in zip(names, whole, strict=True):
+        if not one.startswith(common):
+            raise UsageError(f"{name} is not below --relative-to {root}")
+        if not is_mask(one):
+            kept.append(name)
+    return Listed(kept, lambda name: Input(Path(name), Path(os.path.abspath(name)[len(common) :])))
+
+
+def _find(argument: str, accepts: Callable[[Path], bool] | None) -> tuple[Iterable[str], str]:
+    """The images that one argument names, at least one, and the folder that they are all below, as a whole path."""
+    path = Path(argument)
+    names: Collection[str]
+    if path.is_dir():
+        names, top = Names(_walk(str(path), is_image_name, set())), os.path.abspath(path)
+        if not names:
+            raise InputError("holds no image", where=path, hint=f"looked for {' '.join(SUFFIXES)}")
+        if accepts is not None:
+            is_mask = _tell_masks(names)  # also of what is not accepted
+            names = Names(name for name in names if not is_mask(name) and accepts(Path(name).relative_to(path)))
+    elif path.exists():
+        names, top = [str(path)], os.path.dirname(os.path.abspath(path))
+    elif glob.has_magic(argument):
+        names = natural_order(
+            filter(is_image_name, glob.glob(argument, recursive=True))
+        )  # Path.glob takes no absolute pattern
+        if not names:
+            raise InputError("matches no image", where=argument)
+        top = os.path.commonpath({os.path.dirname(os.path.abspath(name)) for name in names})
+        names = [name for name in names if accepts is None or accepts(Path(name))]
+    else:
+        raise InputError("is not there", where=path)
+    if not names:
+        raise InputError("holds no image that --include and --exclude let through", where=argument)
+    return names, top
 
 
 def index_by_key(folder: Path) -> dict[str, Path]:
@@ -151,12 +196,12 @@ def index_by_key(folder: Path) -> dict[str, Path]:
 
 def absolute(path: Path) -> Path:
     """Without `..`, so that no mirrored output climbs out of its folder."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow links and change the names)
+    return Path(os.path.abspath(path))  # resolve would follow links and change the names
 
 
 def is_there(path: Path) -> bool:
     """Whether anything is at `path`; nothing is where the name is too long for the disk."""
-    return os.path.exists(path)  # noqa: PTH110 (Path.exists raises for such a name)
+    return os.path.exists(path)  # Path.exists raises for such a name
 
 
 def walk_images(folder: Path, accepts: Callable[[str], bool] = is_image_name) -> list[Path]:
@@ -164,35 +209,90 @@ def walk_images(folder: Path, accepts: Callable[[str], bool] = is_image_name) ->
 
     Hidden folders are passed over, links followed once.
     """
-    found: list[Path] = []
-    seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
-        if real not in seen:
-            found += [Path(parent, name) for name in files if accepts(name)]
-        seen.add(real)
-    return natural_order(found)
+    return list(map(Path, _walk(str(folder), accepts, set())))
 
 
-def _drop_masks(paths: Iterable[Path]) -> list[Path]:
-    """Without `x_mask.*` beside `x.*`, and without what lies in a folder masks/ beside a folder images/."""
-    paths = list(paths)
-    stems = {path.with_suffix("") for path in paths}
-    beside = {_before(path, IMAGE_FOLDERS) for path in paths} - {None}
-
-    def is_mask(path: Path) -> bool:
-        named = path.stem.endswith(MASK_ENDING) and path.with_name(path.stem.removesuffix(MASK_ENDING)) in stems
-        return named or _before(path, MASK_FOLDERS) in beside
-
-    return [path for path in paths if not is_mask(path)]
+def walk_unordered(folder: Path, accepts: Callable[[str], bool] = is_image_name) -> Iterator[Path]:
+    """`walk_images` as the disk lists them, for who sorts anyway."""
+    return map(Path, _walk(str(folder), accepts, set(), ordered=False))
 
 
 def parent_of_masks(path: Path) -> Path | None:
     """The folder that holds the folder masks/ that `path` lies in; None where it lies in none."""
-    return _before(path, MASK_FOLDERS)
+    above = _above(str(path.parent), MASK_FOLDERS)
+    return None if above is None else Path(above)
 
 
-def _before(path: Path, names: tuple[str, ...]) -> Path | None:
+def _walk(folder: str, accepts: Callable[[str], bool], seen: set[str], *, ordered: bool = True) -> Iterator[str]:
+    """Names below a folder, of which one at a time is in memory. One that cannot be listed holds nothing."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    entries: list[tuple[str, bool]] = []
+    with suppress(OSError), os.scandir(folder) as listing:
+        for entry in listing:
+            is_folder = _is_folder(entry)
+            if not entry.name.startswith(".") if is_folder else accepts(entry.name):
+                entries.append((entry.name, is_folder))
+    if ordered:
+        entries.sort(key=_count_entry)
+    for name, is_folder in entries:
+        whole = os.path.join(folder, name)
+        if is_folder:
+            yield from _walk(whole, accepts, seen, ordered=ordered)
+        else:
+            yield whole
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+_count = natsort_keygen()
+_count_parts = natsort_keygen(alg=ns.PATH)
+
+
+@lru_cache(1024)
+def _count_folder(folder: str) -> tuple[object, ...]:
+    return tuple(map(_count, Path(folder).parts))
+
+
+def _count_entry(entry: tuple[str, bool]) -> tuple[object, ...]:
+    """As `_count_path`. Where that is the same, for `7` and `07` it is, a folder still comes as a whole."""
+    name, is_folder = entry
+    first, *rest = (_count(name),) if is_folder else _count_parts(name)
+    return first, is_folder, rest, name
+
+
+def _count_path(path: str) -> tuple[object, ...]:
+    """What natural order is by: of each folder, of the name and of its suffix the texts and the numbers in it."""
+    folder, name = os.path.split(path)
+    return (*_count_folder(folder), *_count_parts(name))
+
+
+def _tell_masks(names: Iterable[str]) -> Callable[[str], bool]:
+    """Which of `names` are `x_mask.*` beside `x.*`, or lie in a folder masks/ beside a folder images/."""
+    stems, beside = Numbers(), set()
+    for name in names:
+        stems.add(os.path.splitext(name)[0])
+        beside.add(_above(os.path.dirname(name), IMAGE_FOLDERS))
+
+    def is_mask(name: str) -> bool:
+        stem = os.path.splitext(name)[0]
+        if stem.endswith(MASK_ENDING) and stem.removesuffix(MASK_ENDING) in stems:
+            return True
+        above = _above(os.path.dirname(name), MASK_FOLDERS)
+        return above is not None and above in beside
+
+    return is_mask
+
+
+@lru_cache(1024)
+def _above(folder: str, names: tuple[str, ...]) -> str | None:
     """The path above the last folder that is called one of `names`, None without such a folder."""
-    return next((folder.parent for folder in path.parents if folder.name.lower() in names), None)
+    folders = (Path(folder), *Path(folder).parents)
+    return next((str(one.parent) for one in folders if one.name.lower() in names), None)

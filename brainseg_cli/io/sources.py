@@ -1,10 +1,13 @@
 """The images a command is to work on: named one by one, by a list that may still be growing, or one on stdin."""
 
+# Names are texts here: of very many, Paths take several times the memory and the time.
+# ruff: noqa: PTH100, PTH118
+
 import fnmatch
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -15,12 +18,13 @@ from brainseg_cli.io.inputs import (
     IMAGE_FOLDERS,
     MASK_ENDING,
     Input,
-    absolute,
+    Listed,
     find_inputs,
     is_there,
     parent_of_masks,
     slice_key,
 )
+from brainseg_cli.io.names import Names, Numbers
 from brainseg_cli.types import Image
 
 STDIN = "-"
@@ -62,18 +66,22 @@ class Request:
     whole_folders: bool = False
     """Whether the slices of one folder belong into one share."""
 
+    def make_input(self, name: str) -> Input:
+        """One of a list."""
+        path = Path(name)
+        return Input(path, mirror(path, self.relative_to))
+
 
 @dataclass
 class Inputs:
-    """The inputs, to be walked through once. `total` is how many, None where the list is still being written."""
+    """The inputs. `total` is how many, None where the list is still being written: that is walked through once."""
 
     stream: Iterable[Input]
     total: int | None
-    elsewhere: Sequence[Input] = ()
+    elsewhere: Collection[Input] = ()
     """Those of other shares, where they are known: what becomes of them takes its places too."""
     passed_over: int = 0
     """Masks that a list named beside their images; complete when the walk is."""
-    _seen: set[Path] = field(default_factory=set)
 
     def __iter__(self) -> Iterator[Input]:
         return iter(self.stream)
@@ -99,17 +107,15 @@ def open_inputs(request: Request, stdin: BinaryIO) -> Inputs:
             raise InputError("is empty: no image came", where="stdin")
         return Inputs([Input(Path(STDIN), STDIN_NAME, data)], 1)
     if not lists:
-        found = find_inputs(
-            request.arguments, accepts=lambda relative: is_chosen(relative, request), root=request.relative_to
-        )
-        return _divide(found, request)
+        chosen = (lambda relative: is_chosen(relative, request)) if request.include or request.exclude else None
+        return _divide(find_inputs(request.arguments, accepts=chosen, root=request.relative_to), request)
     separator = b"\n" if request.files_from is not None else b"\0"
     if lists[0] != STDIN:
         known = Inputs((), None)
-        listed = list(_read_list([read_bytes(Path(lists[0]))], separator, request, known, lists[0]))
+        listed = Names(_read_list(_cut(read_bytes(Path(lists[0]))), separator, request, known, lists[0]))
         if not listed:
             raise InputError("names no image", where=lists[0])
-        divided = _divide(listed, request)
+        divided = _divide(Listed(listed, request.make_input), request)
         divided.passed_over = known.passed_over
         return divided
     growing = Inputs((), None)
@@ -117,7 +123,7 @@ def open_inputs(request: Request, stdin: BinaryIO) -> Inputs:
     first = next(coming, None)
     if first is None:
         raise InputError("the list names no image", where="stdin")
-    growing.stream = (item for item in chain([first], coming) if is_own(item, request))
+    growing.stream = filter(lambda item: is_own(item, request), map(request.make_input, chain([first], coming)))
     return growing
 
 
@@ -126,9 +132,13 @@ def read_input(item: Input) -> Image:
     return read_image(item.path) if item.data is None else decode_image(item.data, STDIN_NAME)
 
 
-def _divide(found: list[Input], request: Request) -> Inputs:
-    own = [item for item in found if is_own(item, request)]
-    return Inputs(own, len(own), [item for item in found if not is_own(item, request)])
+def _divide(found: Listed, request: Request) -> Inputs:
+    if request.shard is None:
+        return Inputs(found, len(found))
+    own, others = Names(), Names()
+    for name, item in zip(found.names, found, strict=True):
+        (own if is_own(item, request) else others).append(name)
+    return Inputs(Listed(own, found.make), len(own), Listed(others, found.make))
 
 
 def is_own(item: Input, request: Request) -> bool:
@@ -141,8 +151,8 @@ def is_own(item: Input, request: Request) -> bool:
 def is_chosen(relative: Path, request: Request) -> bool:
     """By the whole relative path or the name alone, as a shell would match them."""
 
-    def matches(patterns: Iterable[str]) -> bool:
-        texts = (relative.as_posix(), relative.name)
+    def matches(patterns: Collection[str]) -> bool:
+        texts = (relative.as_posix(), relative.name) if patterns else ()
         return any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns for text in texts)
 
     return (not request.include or matches(request.include)) and not matches(request.exclude)
@@ -150,22 +160,26 @@ def is_chosen(relative: Path, request: Request) -> bool:
 
 def _read_list(
     chunks: Iterable[bytes], separator: bytes, request: Request, inputs: Inputs, where: str
-) -> Iterator[Input]:
-    for name in _split(chunks, separator):
-        if b"\0" in name:
+) -> Iterator[str]:
+    seen = Numbers()
+    for line in _split(chunks, separator):
+        if b"\0" in line:
             raise InputError(
                 "is no list of a path a line", where=where, hint="--files0-from reads what find -print0 writes"
             )
-        path = Path(os.fsdecode(name))
-        item = Input(path, mirror(path, request.relative_to))
-        whole = absolute(path)
-        if whole in inputs._seen or not is_chosen(item.relative, request):
+        name = os.fsdecode(line)
+        item = request.make_input(name)
+        before = len(seen)
+        if not is_chosen(item.relative, request) or seen.add(os.path.abspath(name)) < before:
             continue
-        inputs._seen.add(whole)
-        if _lies_beside_its_image(path):
+        if _lies_beside_its_image(item.path):
             inputs.passed_over += 1
         else:
-            yield item
+            yield name
+
+
+def _cut(data: bytes) -> Iterator[bytes]:
+    return (data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES))
 
 
 def read_chunks(stdin: BinaryIO) -> Iterator[bytes]:
@@ -189,13 +203,16 @@ def _split(chunks: Iterable[bytes], separator: bytes) -> Iterator[bytes]:
 def mirror(path: Path, root: Path | None) -> Path:
     """The place of a listed path in a mirrored tree: below `root`, UsageError where it is not, else as it stands."""
     if root is not None:
-        try:
-            return absolute(path).relative_to(absolute(root))
-        except ValueError:
-            raise UsageError(f"{path} is not below --relative-to {root}") from None
+        below = os.path.join(os.path.abspath(root), "")
+        whole = os.path.join(os.path.abspath(path), "")
+        if not whole.startswith(below):
+            raise UsageError(f"{path} is not below --relative-to {root}")
+        return Path(whole[len(below) :])
     # without `..`, so that no mirrored output climbs out of its folder
-    inner = Path(os.path.normpath(path))
-    return Path(*[part for part in inner.parts if part not in (inner.anchor, "..")])
+    inner = os.path.normpath(path).lstrip("/")
+    while inner == ".." or inner.startswith("../"):
+        inner = inner[3:]
+    return Path(inner)
 
 
 def _lies_beside_its_image(path: Path) -> bool:

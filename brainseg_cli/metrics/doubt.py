@@ -16,7 +16,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from brainseg_cli.types import Json
 
@@ -148,6 +147,8 @@ def compare_paired(a: npt.ArrayLike, b: npt.ArrayLike, *, higher_is_better: bool
 def _compute_wilcoxon(difference: Floats) -> float | None:
     if not len(difference):
         return None
+    from scipy import stats  # half a second, which an eval without --compare need not wait
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some versions warn of the normal approximation for few pairs
         return float(stats.wilcoxon(difference).pvalue)

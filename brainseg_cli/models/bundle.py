@@ -36,6 +36,8 @@ def load_bundle(path: Path) -> tuple[nn.Module, BundleInfo]:
     InputError for anything missing, broken, newer than this program, or weights that do not fit.
     """
     folder = find_bundle(path)
+    if folder.is_file():
+        raise InputError("is an exported file, which PyTorch does not run", where=folder, hint="give the run it is of")
     info = read_info(folder)
     weights = folder / "model.safetensors"
     model = rebuild_model(read_json(folder / "config.json"))

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 
 from brainseg_cli.errors import UsageError
-
-Precision = Literal["fp32", "bf16", "fp16"]
+from brainseg_cli.types import Precision
 
 
 def choose_device(name: str = "auto") -> torch.device:

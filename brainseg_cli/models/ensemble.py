@@ -1,22 +1,23 @@
-"""Several networks asked as one: the mean of their probabilities, and what each of them says."""
+"""Several networks asked as one: the mean of their probabilities, and what each of them says. No torch here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import nn
 
+from brainseg_cli.config import PreprocessConfig
 from brainseg_cli.errors import UsageError
-from brainseg_cli.models.bundle import load_bundle
-from brainseg_cli.models.locate import BundleInfo, find_bundles, hash_bundle
-from brainseg_cli.models.segmenter import Segmenter
-from brainseg_cli.types import Image, Probs, Tta
+from brainseg_cli.metrics.finding import measure_disagreement
+from brainseg_cli.models.locate import BundleInfo, find_bundles, hash_bundle, read_info
+from brainseg_cli.models.runtimes import Choice, Tell, open_network, tell_nobody
+from brainseg_cli.models.segmenter import Network, Prepared, Segmenter, apply_threshold
+from brainseg_cli.models.tta import views
+from brainseg_cli.types import Image, Mask, Probs, Tta
 
 
 class Member(NamedTuple):
-    """One network on its device, and what its bundle says of it."""
+    """One network, and what its bundle says of it."""
 
     segmenter: Segmenter
     bundle: BundleInfo
@@ -28,18 +29,19 @@ class Ensembled(NamedTuple):
     probs: Probs
     members: list[Probs]
 
+    def decide(self, threshold: float) -> tuple[Mask, float | None]:
+        """The mask, and the members' `measure_disagreement` about it."""
+        votes = [apply_threshold(probs, threshold) for probs in self.members]
+        return apply_threshold(self.probs, threshold), measure_disagreement(votes)
+
 
 class Ensemble:
     """At least one network, each with its own preprocessing. With one, its probabilities are the mean bit for bit."""
 
-    def __init__(self, models: Sequence[tuple[nn.Module, BundleInfo]], device: torch.device) -> None:
+    def __init__(self, models: Sequence[tuple[Network, BundleInfo]]) -> None:
         if not models:
             raise UsageError("no model was given")
-        self.device = device
-        self.members = [
-            Member(Segmenter(network, bundle.preprocess, len(bundle.channel_names), device), bundle)
-            for network, bundle in models
-        ]
+        self.members = [Member(Segmenter(network), bundle) for network, bundle in models]
 
     @property
     def bundles(self) -> list[BundleInfo]:
@@ -49,23 +51,54 @@ class Ensemble:
     @property
     def threshold(self) -> float:
         """The mean of the members' thresholds."""
-        return sum(bundle.threshold for bundle in self.bundles) / len(self.members)
+        return mean_threshold(self.bundles)
 
     @property
     def leaky(self) -> bool:
         """Whether any member was trained on a split with slices of one patient on several sides."""
         return any(bundle.leaky for bundle in self.bundles)
 
+    @property
+    def batch_size(self) -> int:
+        """Slices that are best submitted together."""
+        return min(member.segmenter.network.batch_size for member in self.members)
+
+    @property
+    def described(self) -> str:
+        """What runs the members: `openvino fp32`."""
+        return ", ".join(dict.fromkeys(member.segmenter.network.described for member in self.members))
+
+    def prepare(self, image: Image) -> list[Prepared]:
+        """(H, W, C) uint8 as each member takes it. InputError as `Segmenter.prepare`."""
+        made: dict[object, Prepared] = {}
+        for segmenter, _ in self.members:
+            if _kind(segmenter) not in made:
+                made[_kind(segmenter)] = segmenter.prepare(image)
+        return [made[_kind(segmenter)] for segmenter, _ in self.members]
+
+    def submit(self, prepared: Sequence[list[Prepared]], *, tta: Tta = "none") -> Callable[[], list[Ensembled]]:
+        """Begin with at least one image that was prepared; what is pending has them in their order.
+
+        UsageError as `views`. What waits may be asked by another thread: it restores too.
+        """
+        by_member = [
+            member.segmenter.submit(images, tta=tta)
+            for member, images in zip(self.members, zip(*prepared, strict=True), strict=True)
+        ]
+
+        def wait() -> list[Ensembled]:
+            squares = zip(*(pending() for pending in by_member), strict=True)
+            return [_average(ways, found) for ways, found in zip(prepared, squares, strict=True)]
+
+        return wait
+
     def predict(self, images: Sequence[Image], *, tta: Tta = "none") -> list[Ensembled]:
         """uint8 (H, W, C) each, sizes may differ -> their probabilities, as `Segmenter.predict_probs`.
 
-        Nothing in, nothing out. InputError for an image that `check_channels` refuses; UsageError as `views`.
+        Nothing in, nothing out. InputError as `prepare`; UsageError as `views`.
         """
-        by_member = [member.segmenter.predict_probs(images, tta=tta) for member in self.members]
-        return [
-            Ensembled(np.stack(found).mean(axis=0, dtype=np.float64).astype(np.float32), list(found))
-            for found in zip(*by_member, strict=True)
-        ]
+        views(tta)
+        return self.submit([self.prepare(image) for image in images], tta=tta)() if images else []
 
     def check_channels(self, image: Image) -> None:
         """InputError for an image that any member would refuse."""
@@ -73,16 +106,37 @@ class Ensemble:
             member.segmenter.check_channels(image)
 
 
-def load_ensemble(paths: Sequence[Path], device: torch.device) -> Ensemble:
-    """The models that `paths` stand for, on `device`: runs, model/ folders, and k-folds, as `find_bundles`.
+def load_ensemble(paths: Sequence[Path], choice: Choice | None = None, *, tell: Tell = tell_nobody) -> Ensemble:
+    """Load what `paths` stand for, each as `find_bundles`, folds of a k-fold one by one.
 
-    UsageError for no path, or for a model that is named twice, be it as a copy; InputError for one that is
-    not there or cannot be loaded.
+    `tell` hears in a sentence what takes long or comes otherwise than a user expects. UsageError for nothing, and
+    for the same model twice (a mean over twins would count it twice); InputError for a model that is not there or
+    cannot be loaded; more as `open_network`.
     """
     folders = [folder for path in paths for folder in find_bundles(path)]
     if len(folders) > 1:  # one alone has no twin, and need not be hashed
         _refuse_twins(folders)
-    return Ensemble([load_bundle(folder) for folder in folders], device)
+    infos = [read_info(folder) for folder in folders]
+    choice = choice or Choice()
+    return Ensemble(
+        [(open_network(folder, info, choice, tell=tell), info) for folder, info in zip(folders, infos, strict=True)]
+    )
+
+
+def mean_threshold(bundles: Sequence[BundleInfo]) -> float:
+    """The mean of several models' thresholds; at least one."""
+    return sum(bundle.threshold for bundle in bundles) / len(bundles)
+
+
+def _kind(segmenter: Segmenter) -> tuple[PreprocessConfig, int]:
+    return segmenter.network.preprocess, segmenter.network.in_channels
+
+
+def _average(ways: Sequence[Prepared], squares: Sequence[Probs]) -> Ensembled:
+    members = [way.restore(square) for way, square in zip(ways, squares, strict=True)]
+    if len(members) == 1:
+        return Ensembled(members[0], members)
+    return Ensembled(np.stack(members).mean(axis=0, dtype=np.float64).astype(np.float32), members)
 
 
 def _refuse_twins(folders: Sequence[Path]) -> None:

@@ -1,95 +1,123 @@
-"""From images to probabilities at their own size: the one path that training's val, eval and predict share."""
+"""From images to probabilities at their own size, by whatever runs the network. No torch here.
 
-from collections.abc import Sequence
+The work lies in three parts, so that they can overlap: `prepare` (a reader's), `submit` (the network's) and
+`Prepared.restore` (a writer's).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-import torch
-from torch import nn
+import numpy.typing as npt
 
 from brainseg_cli.config import PreprocessConfig
 from brainseg_cli.errors import InputError
-from brainseg_cli.models.build import to_channels_last
-from brainseg_cli.models.devices import full_precision
-from brainseg_cli.models.tta import View, views
-from brainseg_cli.preprocess import Fit, fit_image, scale_intensity
+from brainseg_cli.models.tta import views
+from brainseg_cli.preprocess import Fit, fit_image
 from brainseg_cli.types import Image, Mask, Probs, Tta
+
+Squares: TypeAlias = npt.NDArray[np.float32]
+"""(N, size, size) float32 in [0, 1]: probabilities as the network gives them."""
+
+Pending: TypeAlias = Callable[[], Squares]
+"""Waits for what was submitted, and gives it; may be asked again, and by another thread."""
+
+
+BATCH_SIZE = 16
+
+
+class Network(Protocol):
+    """What runs a network, intensity scaling and sigmoid included, on images in its geometry."""
+
+    preprocess: PreprocessConfig
+    in_channels: int
+    described: str
+    """What runs it where and in which precision, for the record: `openvino fp32`."""
+    batch_size: int
+    """Slices that are best submitted together, where the user does not say."""
+
+    def submit(self, pixels: npt.NDArray[np.uint8]) -> Pending:
+        """uint8 (N, size, size, C), N at least 1, is begun; what is pending is (N, size, size)."""
+
+
+class Prepared(NamedTuple):
+    """An image in the network's geometry, (size, size, C) uint8, and the way back."""
+
+    square: Image
+    fit: Fit
+
+    def restore(self, probs: Probs) -> Probs:
+        """(size, size) probabilities to the image's own (H, W)."""
+        return self.fit.restore(probs)
 
 
 class Segmenter:
-    """A network with its preprocessing, on a device. Always fp32, so that a mask does not depend on the machine."""
+    """A network with the geometry of its images around it."""
 
-    def __init__(self, model: nn.Module, preprocess: PreprocessConfig, in_channels: int, device: torch.device) -> None:
-        self.model = to_channels_last(model.to(device))
-        self.preprocess, self.in_channels, self.device = preprocess, in_channels, device
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._blank: dict[Tta, Squares] = {}
+
+    def prepare(self, image: Image) -> Prepared:
+        """(H, W, C) uint8; a grey image is repeated for a network of three channels. InputError for other counts."""
+        self.check_channels(image)
+        if image.shape[2] != self.network.in_channels:
+            image = np.repeat(image, self.network.in_channels, axis=2)
+        fit = fit_image(image, self.network.preprocess)
+        return Prepared(fit.image(image), fit)
+
+    def submit(self, prepared: Sequence[Prepared], *, tta: Tta = "none") -> Pending:
+        """Begin with at least one image; with `tta` the probabilities are the mean over `views` of the square.
+
+        A square without a pixel above 0 is not computed again and again: what the network says of it is remembered.
+        UsageError as `views`.
+        """
+        squares = np.stack([each.square for each in prepared])
+        blank = ~squares.any(axis=(1, 2, 3))
+        if not blank.any():
+            return self._submit(squares, tta)
+        if tta not in self._blank:
+            self._blank[tta] = self._submit(squares[blank][:1], tta)()
+        rest = None if blank.all() else self._submit(squares[~blank], tta)
+
+        def wait() -> Squares:
+            probs = np.empty(squares.shape[:3], np.float32)
+            probs[blank] = self._blank[tta]
+            if rest is not None:
+                probs[~blank] = rest()
+            return probs
+
+        return wait
 
     def predict_probs(self, images: Sequence[Image], *, tta: Tta = "none") -> list[Probs]:
         """uint8 (H, W, C) each, sizes may differ -> float32 (H, W) in [0, 1] each. Nothing in, nothing out.
 
-        A grey image is repeated for a network of three channels. With `tta` the probabilities are the mean over
-        `views` of the network's square, one view after the other. InputError for other channel counts,
-        UsageError as `views`.
+        InputError as `prepare`, UsageError as `views`.
         """
-        seen = views(tta)
+        views(tta)
         if not images:
             return []
-        pixels, fits = self.stack(images)
-        return _restore(self._average(pixels, seen), fits)
-
-    def stack(self, images: Sequence[Image]) -> tuple[torch.Tensor, list[Fit]]:
-        """The images in the network's geometry, uint8 (N, size, size, C) on the CPU, and the way back of each."""
-        images = [self._match_channels(image) for image in images]
-        fits = [fit_image(image, self.preprocess) for image in images]
-        return torch.from_numpy(np.stack([fit.image(image) for fit, image in zip(fits, images, strict=True)])), fits
-
-    @torch.inference_mode()
-    def predict_logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, size, size, C) -> float32 (N, 1, size, size) on the device, in eval mode."""
-        return self._run(prepare_input(pixels, self.preprocess, self.device))
-
-    def restore(self, logits: torch.Tensor, fits: Sequence[Fit]) -> list[Probs]:
-        """(N, 1, size, size) logits -> float32 (H, W) in [0, 1], each at the size of its image."""
-        return _restore(logits.sigmoid(), fits)
+        prepared = [self.prepare(image) for image in images]
+        squares = self.submit(prepared, tta=tta)()
+        return [each.restore(square) for each, square in zip(prepared, squares, strict=True)]
 
     def check_channels(self, image: Image) -> None:
-        """InputError for an image that `predict_probs` would refuse."""
-        if image.shape[2] not in (1, self.in_channels):
-            raise InputError(f"an image of {image.shape[2]} channels, the model takes {self.in_channels}")
+        """InputError for an image that `prepare` would refuse."""
+        if image.shape[2] not in (1, self.network.in_channels):
+            raise InputError(f"an image of {image.shape[2]} channels, the model takes {self.network.in_channels}")
 
-    @torch.inference_mode()
-    def _average(self, pixels: torch.Tensor, seen: Sequence[View]) -> torch.Tensor:
-        """uint8 (N, size, size, C) -> probabilities (N, 1, size, size), the mean over the views."""
-        inputs = prepare_input(pixels, self.preprocess, self.device)
-        return torch.stack([view.backward(self._run(view.forward(inputs)).sigmoid()) for view in seen]).mean(0)
+    def _submit(self, squares: npt.NDArray[np.uint8], tta: Tta) -> Pending:
+        seen = views(tta)
+        if len(seen) == 1:
+            return self.network.submit(squares)
+        pending = [self.network.submit(np.ascontiguousarray(view.forward(squares))) for view in seen]
 
-    def _run(self, inputs: torch.Tensor) -> torch.Tensor:
-        self.model.eval()
-        with full_precision():
-            if len(inputs) == 1 and self.device.type == "cpu":
-                # alone, a slice meets other kernels on a CPU than in company, and its last bits differ: it never is
-                return self._forward(inputs.repeat(2, 1, 1, 1))[:1]
-            return self._forward(inputs)
+        def wait() -> Squares:
+            found = [view.backward(each()) for view, each in zip(seen, pending, strict=True)]
+            mean: Squares = np.stack(found).mean(axis=0)
+            return mean
 
-    def _forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        # a quarter turn and a repeat change the layout in memory too
-        logits: torch.Tensor = self.model(inputs.contiguous(memory_format=torch.channels_last))
-        return logits.float()
-
-    def _match_channels(self, image: Image) -> Image:
-        self.check_channels(image)
-        return image if image.shape[2] == self.in_channels else np.repeat(image, self.in_channels, axis=2)
-
-
-def prepare_input(pixels: torch.Tensor, preprocess: PreprocessConfig, device: torch.device) -> torch.Tensor:
-    """uint8 (N, H, W, C) to scaled float32 (N, C, H, W) on the device, channels_last; uint8 over the bus."""
-    # NHWC memory seen as NCHW is channels_last as it stands: no copy.
-    floats = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
-    scaled: torch.Tensor = scale_intensity(floats, preprocess)
-    return scaled.contiguous(memory_format=torch.channels_last)
-
-
-def _restore(probs: torch.Tensor, fits: Sequence[Fit]) -> list[Probs]:
-    squares = probs[:, 0].cpu().numpy()
-    return [fit.restore(square) for fit, square in zip(fits, squares, strict=True)]
+        return wait
 
 
 def apply_threshold(probs: Probs, threshold: float) -> Mask:

@@ -1,21 +1,21 @@
-"""Test-time augmentation: one image seen turned and mirrored, each view with the way back."""
+"""Test-time augmentation: one image seen turned and mirrored, each view with the way back. No torch here."""
 
 from collections.abc import Callable
 from functools import partial
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
+import numpy as np
 
 from brainseg_cli.errors import UsageError
 from brainseg_cli.types import Tta
 
 
 class View(NamedTuple):
-    """Two functions on tensors whose last axes are (H, W): `backward(forward(x))` is `x`, bit for bit."""
+    """Two functions on arrays (N, H, W, ...): `backward(forward(x))` is `x`, bit for bit."""
 
-    forward: Callable[[torch.Tensor], torch.Tensor]
-    backward: Callable[[torch.Tensor], torch.Tensor]
+    forward: Callable[[Any], Any]
+    backward: Callable[[Any], Any]
 
 
 TURNS: dict[str, tuple[tuple[int, bool], ...]] = {
@@ -41,10 +41,10 @@ def views(tta: Tta) -> list[View]:
     ]
 
 
-def _turn(pixels: torch.Tensor, quarters: int, mirrored: bool) -> torch.Tensor:
-    return torch.rot90(pixels.flip(-1) if mirrored else pixels, quarters, (-2, -1))
+def _turn(pixels: Any, quarters: int, mirrored: bool) -> Any:
+    return np.rot90(np.flip(pixels, 2) if mirrored else pixels, quarters, (1, 2))
 
 
-def _return(pixels: torch.Tensor, quarters: int, mirrored: bool) -> torch.Tensor:
-    turned = torch.rot90(pixels, -quarters, (-2, -1))
-    return turned.flip(-1) if mirrored else turned
+def _return(pixels: Any, quarters: int, mirrored: bool) -> Any:
+    turned = np.rot90(pixels, -quarters, (1, 2))
+    return np.flip(turned, 2) if mirrored else turned

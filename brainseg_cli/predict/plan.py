@@ -12,7 +12,7 @@ from brainseg_cli.io.atomic import check_absent
 from brainseg_cli.io.embedded import read_about
 from brainseg_cli.io.images import ARRAY_SUFFIX, MASK_SUFFIXES, read_bytes
 from brainseg_cli.io.inputs import Input, is_there
-from brainseg_cli.io.outputs import TEMPLATE, Claims, Naming, check_not_read, drop_suffix
+from brainseg_cli.io.outputs import TEMPLATE, Claims, Guard, Naming, drop_suffix
 from brainseg_cli.io.sources import Inputs, Shard
 from brainseg_cli.models.locate import find_bundles, hash_bundle, read_info
 from brainseg_cli.predict.recorded import find_recorded
@@ -57,7 +57,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Which images become which masks. `jobs` can be walked through once."""
+    """Which images become which masks."""
 
     inputs: Inputs
     places: Places
@@ -66,11 +66,12 @@ class Plan:
     model_hashes: list[str]
     threshold: float
     """The one asked for, else the mean of the models'."""
-    _known: list[Job] | None
+    _planner: "_Planner"
 
     def jobs(self) -> Iterator[Job]:
-        """In the order of the inputs; of a growing list as they come."""
-        return iter(self._known) if self._known is not None else _plan_growing(self.inputs, self.places, self.settings)
+        """In the order of the inputs; of a growing list as they come, and once."""
+        plan = self._planner.check_growing if self.inputs.total is None else self._planner.plan_known
+        return plan(self.inputs)
 
     def tell_provenance(self, image_sha256: str, *, volume_sha256: str | None = None) -> Json:
         """`settings.tell_provenance` of a slice of this plan."""
@@ -116,10 +117,9 @@ def make_plan(inputs: Inputs, models: Sequence[Path], places: Places, settings: 
         told = "shares of a growing list cannot know whether --name gives two of them one place"
         raise UsageError(told, hint="write the list to a file first")
     bundles = [bundle for model in models for bundle in find_bundles(model)]
-    known = None
+    planner = _Planner(places, settings)
     if inputs.total is not None:
-        items = list(inputs)
-        known = _plan_known(items, inputs.elsewhere, places, settings)
+        planner.check_known(inputs)
     for folder in filter(None, (places.folder, places.maps)):
         if folder.exists() and not folder.is_dir():
             raise OutputExistsError("is a file, a folder was to be written there", where=folder)
@@ -130,45 +130,7 @@ def make_plan(inputs: Inputs, models: Sequence[Path], places: Places, settings: 
         raise UsageError("the same model was named twice", hint="a mean over twins counts one twice")
     thresholds = [read_info(bundle).threshold for bundle in bundles]
     threshold = sum(thresholds) / len(thresholds) if settings.threshold is None else settings.threshold
-    return Plan(inputs, places, settings, bundles, hashes, threshold, known)
-
-
-def _plan_known(items: Sequence[Input], elsewhere: Sequence[Input], places: Places, settings: Settings) -> list[Job]:
-    planner = _Planner(places, settings)
-    jobs = [planner.place(item) for item in items]
-    for item in elsewhere:
-        planner.place(item)  # so that no two shares write to one place
-    targets = [target for job in jobs for target in job.targets]
-    check_not_read(targets, [item.path for item in (*items, *elsewhere)])
-    there = [target for target in targets if is_there(target)]
-    if there and not (places.overwrite or places.resume):
-        told = f"{len(there)} of {len(targets)} results are already there"
-        raise OutputExistsError(told, where=there[0], hint="--overwrite replaces them, --resume makes what is missing")
-    # to resume is to replace our own masks alone
-    return [planner.check_foreign(job) for job in jobs] if places.resume else jobs
-
-
-def _plan_growing(inputs: Inputs, places: Places, settings: Settings) -> Iterator[Job]:
-    planner = _Planner(places, settings)
-    read: set[str] = set()
-    written: set[str] = set()
-    for item in inputs:
-        job = Job(item, None, None)
-        try:
-            job = planner.place(item)
-            own, results = os.path.realpath(item.path), {os.path.realpath(target) for target in job.targets}
-            read.add(own)
-            if own in written or results & read:
-                raise UsageError("would be written over, and is to be read", where=item.path, hint="give another -o")
-            written |= results
-            there = next((target for target in job.targets if is_there(target)), None)
-            if there is not None and not (places.overwrite or places.resume):
-                raise OutputExistsError("is already there", where=there, hint="--overwrite replaces it")
-            # with --overwrite too: it may be an image that comes later
-            job = planner.check_foreign(job)
-        except BrainsegError as error:
-            job = job._replace(fault=error)
-        yield job
+    return Plan(inputs, places, settings, bundles, hashes, threshold, planner)
 
 
 class _Planner:
@@ -176,17 +138,62 @@ class _Planner:
         self.places = places
         suffix = MASK_SUFFIXES[places.mask_format]
         template = drop_suffix(places.template, suffix)
-        self.masks = places.folder and Naming(places.folder, suffix, template)
-        self.maps = places.maps and Naming(places.maps, f".{settings.probabilities}", template)
-        self.claims = Claims()
+        self.masks = None if places.folder is None else Naming(places.folder, suffix, template)
+        self.maps = None if places.maps is None else Naming(places.maps, f".{settings.probabilities}", template)
+
+    def check_known(self, inputs: Inputs) -> None:
+        """Whether all of a list can be done; nothing is remembered of it."""
+        claims, guard = Claims(), Guard()
+        total = there = 0
+        first: Path | None = None
+        for item in inputs:
+            targets = self.place(item).targets
+            for target in targets:
+                claims.claim(target, item)
+            guard.read(item.path)
+            guard.write(targets)
+            found = list(filter(is_there, targets))
+            first = first or next(iter(found), None)
+            there, total = there + len(found), total + len(targets)
+        for item in inputs.elsewhere:
+            for target in self.place(item).targets:  # no two shares write to one place
+                claims.claim(target, item)
+            guard.read(item.path)
+        if there and not (self.places.overwrite or self.places.resume):
+            told = f"{there} of {total} results are already there"
+            raise OutputExistsError(told, where=first, hint="--overwrite replaces them, --resume makes what is missing")
+
+    def plan_known(self, inputs: Inputs) -> Iterator[Job]:
+        """What was checked."""
+        jobs = map(self.place, inputs)
+        # to resume is to replace our own masks alone
+        return map(self.check_foreign, jobs) if self.places.resume else jobs
+
+    def check_growing(self, inputs: Inputs) -> Iterator[Job]:
+        """What cannot be done of a list that grows is the fault of one image."""
+        claims, guard = Claims(), Guard()
+        for item in inputs:
+            job = Job(item, None, None)
+            try:
+                placed = self.place(item)
+                for target in placed.targets:
+                    claims.claim(target, item)
+                job = placed
+                guard.read(item.path)
+                guard.write(job.targets)
+                there = next(filter(is_there, job.targets), None)
+                if there is not None and not (self.places.overwrite or self.places.resume):
+                    raise OutputExistsError("is already there", where=there, hint="--overwrite replaces it")
+                # with --overwrite too: it may be an image that comes later
+                job = self.check_foreign(job)
+            except BrainsegError as error:
+                job = job._replace(fault=error)
+            yield job
 
     def place(self, item: Input) -> Job:
-        target = self.masks.place(item) if self.masks else None
-        map_target = self.maps.place(item) if self.maps else None
-        job = Job(item, target, map_target)
-        for taken in job.targets:
-            self.claims.claim(taken, item)
-        return job
+        """Where its mask and its map go. UsageError as `Naming.place`."""
+        mask, map_target = (None if naming is None else naming.place(item) for naming in (self.masks, self.maps))
+        return Job(item, mask, map_target)
 
     def check_foreign(self, job: Job) -> Job:
         """A fault where a result would replace what is not brainseg's: it may have been drawn by hand."""

@@ -2,13 +2,19 @@
 
 import json
 import os
+from array import array
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
-from brainseg_cli.io.atomic import remove, telling, write_bytes
+from brainseg_cli.io.atomic import atomic_path, remove, telling
 from brainseg_cli.io.lines import LinesWriter
+from brainseg_cli.io.names import Numbers
 from brainseg_cli.types import Json
+
+GONE = -1
 
 
 class Records:
@@ -49,27 +55,46 @@ class Records:
             self._keep_last()
 
     def _keep_last(self) -> None:
-        lines: dict[str, tuple[bytes, bool]] = {}
-        owners: dict[str, str] = {}
-        read_bytes = 0
         with self.predictions.open("rb") as file:
-            for line in file:
-                read_bytes += len(line)
-                former = read_bytes <= self._former_bytes
-                try:
-                    record = json.loads(line)
-                    image, mask, failed = str(record["image"]), record["mask"], record["status"] != "ok"
-                except (ValueError, TypeError, KeyError):
-                    continue  # half a line, as a power cut leaves it
-                if former and failed and not os.path.lexists(image):
-                    continue  # gone, and with it what was wrong
-                if mask is not None and (owner := owners.setdefault(str(mask), image)) != image:
-                    lines.pop(owner, None)  # the same mask, of an image that is named otherwise now
-                    owners[str(mask)] = image
-                lines[image] = (line if line.endswith(b"\n") else line + b"\n", failed)
-        write_bytes(self.predictions, b"".join(line for line, _ in lines.values()))
-        failures = b"".join(line for line, failed in lines.values() if failed)
-        if failures:
-            write_bytes(self.failures, failures)
-        else:
-            remove(self.failures)
+            kept, failed = self._find_last(file)
+            _copy(file, kept, self.predictions)
+            if failed:
+                _copy(file, failed, self.failures)
+            else:
+                remove(self.failures)
+
+    def _find_last(self, file: BinaryIO) -> tuple["array[int]", "array[int]"]:
+        """Where the last line of each image begins, in the order of their first ones; and of those that failed."""
+        images, masks = Numbers(), Numbers()
+        places, owners, failures = array("q"), array("q"), bytearray()
+        end = 0
+        for line in file:
+            start, end = end, end + len(line)
+            try:
+                record = json.loads(line)
+                image, mask, failed = str(record["image"]), record["mask"], record["status"] != "ok"
+            except (ValueError, TypeError, KeyError):
+                continue  # half a line, as a power cut leaves it
+            if end <= self._former_bytes and failed and not os.path.lexists(image):
+                continue  # gone, and with it what was wrong
+            if (number := images.add(image)) == len(places):
+                places.append(GONE)
+                failures.append(failed)
+            if mask is not None:
+                if (place := masks.add(str(mask))) == len(owners):
+                    owners.append(number)
+                elif (owner := owners[place]) != number:  # the same mask, of an image that is named otherwise now
+                    places[owner], owners[place] = GONE, number
+            places[number], failures[number] = start, failed
+        kept = array("q", (place for place in places if place != GONE))
+        return kept, array(
+            "q", (place for place, failed in zip(places, failures, strict=True) if failed and place != GONE)
+        )
+
+
+def _copy(file: BinaryIO, places: Iterable[int], path: Path) -> None:
+    """The lines that begin at `places`, as a file that appears whole or not at all."""
+    with atomic_path(path) as aside, aside.open("wb") as copy:
+        for place in places:
+            file.seek(place)
+            copy.write(file.readline().removesuffix(b"\n") + b"\n")

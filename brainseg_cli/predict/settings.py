@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 
 from brainseg_cli import __version__
 from brainseg_cli.errors import UsageError
 from brainseg_cli.postprocess import Postprocess
-from brainseg_cli.types import Json, ProbsFormat, Tta
+from brainseg_cli.types import Json, PredictPrecision, ProbsFormat, Tta
 
-OUTCOME = ("version", "mask_sha256", "probabilities_sha256")
+OUTCOME = ("version", "runtime", "mask_sha256", "probabilities_sha256")
 """Of a provenance: by what, and to what, not from what."""
 
 
@@ -27,6 +28,8 @@ class Settings:
     """Maps of probabilities that are written too."""
     pixel_mm: tuple[float, float] | None = None
     """Height and width of a pixel."""
+    precision: PredictPrecision = "auto"
+    """What the network was asked to compute in."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 <= self.threshold <= 1:  # written so that a NaN fails it too
@@ -42,17 +45,22 @@ def tell_provenance(
 
     `volume_sha256` is over all slices that were seen together.
     """
-    told = asdict(settings) | {"threshold": threshold}
-    told |= told.pop("steps")
-    if settings.pixel_mm is not None:
-        told["pixel_mm"] = list(settings.pixel_mm)  # as it reads back
     return {
         "image_sha256": image_sha256,
         "model_sha256": list(models),
         **({} if volume_sha256 is None else {"volume_sha256": volume_sha256}),
-        "options": told,
+        "options": dict(_tell_options(settings, threshold)),
         "version": __version__,
     }
+
+
+@lru_cache
+def _tell_options(settings: Settings, threshold: float) -> Json:
+    told = asdict(settings) | {"threshold": threshold}
+    told |= told.pop("steps")
+    if settings.pixel_mm is not None:
+        told["pixel_mm"] = list(settings.pixel_mm)  # as it reads back
+    return told
 
 
 def is_made_alike(recorded: Json | None, wanted: Json) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from brainseg_cli.errors import BrainsegError
 from brainseg_cli.io.images import decode_image, read_bytes
+from brainseg_cli.models.segmenter import Prepared
 from brainseg_cli.predict.plan import Job, Plan
 from brainseg_cli.predict.recorded import find_recorded
 from brainseg_cli.types import Image, Json, Mask, Probs
@@ -21,6 +22,10 @@ class Slice:
     recorded: Json | None = None
     """What the mask says that is there already and was made alike."""
     image: Image | None = None
+    shape: tuple[int, int] | None = None
+    """Height and width of the image."""
+    prepared: list[Prepared] | None = None
+    """The image as the networks take it; then it is no longer kept itself."""
     probs: Probs | None = None
     mask: Mask | None = None
     disagreement: float | None = None
@@ -43,6 +48,7 @@ def read_slice(job: Job, plan: Plan) -> Slice:
             compare(item, plan)
         if item.recorded is None:
             item.image = decode_image(data, job.item.path)
+            item.shape = item.image.shape[:2]
     except BrainsegError as error:
         item.fault = error
     return item

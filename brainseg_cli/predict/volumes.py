@@ -62,7 +62,7 @@ def _close(group: list[Slice], plan: Plan) -> list[Slice]:
     """Now that the volume is whole: what it is made from, and whether that was done before."""
     readable = [item for item in group if item.fault is None]
     indices = [item.job.item.slice_index for item in readable]
-    shapes = {item.image.shape[:2] for item in readable if item.image is not None}
+    shapes = {item.shape for item in readable if item.shape is not None}
     if len(shapes) > 1 or len(set(indices)) < len(indices):
         told = "differ in size" if len(shapes) > 1 else "have a number twice"
         for item in readable:

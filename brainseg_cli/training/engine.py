@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,22 +12,24 @@ from torch.optim.swa_utils import AveragedModel
 from brainseg_cli.config import Config
 from brainseg_cli.data.manifest import Dataset
 from brainseg_cli.errors import TrainingError
-from brainseg_cli.metrics.aggregate import summarise
 from brainseg_cli.models.build import to_channels_last
-from brainseg_cli.models.devices import Precision, choose_precision
+from brainseg_cli.models.devices import choose_precision
 from brainseg_cli.models.losses import build_loss
-from brainseg_cli.models.segmenter import Segmenter, prepare_input
+from brainseg_cli.models.network import TorchNetwork, prepare_input
+from brainseg_cli.training.distributed import ALONE, World
 from brainseg_cli.training.loader import build_loader
-from brainseg_cli.training.measure import measure_split
 from brainseg_cli.training.optimise import (
     PLATEAU_EPOCHS,
     PLATEAU_FACTOR,
     build_average,
     build_optimizer,
     compute_lr,
+    load_optimizer,
     set_lr,
 )
 from brainseg_cli.training.state import TrainingState
+from brainseg_cli.training.validation import Validation, join_parts
+from brainseg_cli.types import Precision
 
 THRESHOLD = 0.5
 
@@ -45,6 +47,9 @@ class Observer(Protocol):
 class Engine:
     """A model, its optimiser and its data, and everything that changes while they meet.
 
+    In a `world` of several processes each has an Engine, all of them come to the same weights and numbers, and
+    those are the ones that a single process comes to.
+
     `keep_best(model, row)` is called after each epoch that is the best so far on val, before `save`, which is
     called after every epoch with a state from which another Engine goes on exactly.
     """
@@ -59,19 +64,28 @@ class Engine:
         *,
         workers: int = 0,
         state: TrainingState | None = None,
+        world: World = ALONE,
     ) -> None:
-        self.config, self.dataset, self.device, self.observer = config, dataset, device, observer
+        self.config, self.dataset, self.world, self.device, self.observer = config, dataset, world, device, observer
         self.precision: Precision = choose_precision(config.train.precision, device)
         self.model = to_channels_last(model.to(device))
         self.average: AveragedModel | None = build_average(self.model, config.train.ema_decay)
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         self.loss = build_loss(config.loss)
-        self.loader, self.sampler = build_loader(dataset, config, workers=workers, pin_memory=device.type == "cuda")
+        self.loader, self.sampler = build_loader(
+            dataset, config, workers=workers, pin_memory=device.type == "cuda", share=world.share
+        )
+        split = "val" if len(dataset.rows("val")) else "train"
+        self.validation = Validation(dataset, split, config.preprocess, self.loss)
         self.state = state or TrainingState()
         if state is not None:
             self._restore(state)
-        self._forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if config.train.compile else self.model
+        square = (len(dataset.info.channel_names), config.preprocess.size, config.preprocess.size)
+        self._shared = world.wrap(self.model, square)
+        self._forward: Callable[[Tensor], Tensor] = (
+            torch.compile(self._shared) if config.train.compile else self._shared
+        )
 
     @property
     def final_model(self) -> nn.Module:
@@ -110,7 +124,8 @@ class Engine:
 
     def _train_epoch(self) -> dict[str, float]:
         config, state = self.config, self.state
-        torch.manual_seed(config.train.seed * 1_000_003 + state.epoch)  # dropout, if the network has any
+        # dropout, if the network has any: no two processes drop the same
+        torch.manual_seed((config.train.seed * 1_000_003 + state.epoch) * self.world.size + self.world.rank)
         self.sampler.epoch = state.epoch
         steps, accumulate = len(self.sampler), config.train.accumulate
         # tp, fp, fn, tn and the loss are summed where they arise: reading them would make the device wait
@@ -118,25 +133,25 @@ class Engine:
         loss_sum = torch.zeros((), device=self.device)
         images_done, lr, started = 0, 0.0, time.perf_counter()
         self.model.train()
-        for index, (pixels, masks) in enumerate(self.loader):
+        batches = zip(self.sampler, _move(self.loader, self.device), strict=True)
+        for index, ((_, rows), (pixels, masks)) in enumerate(batches):
             lr = state.lr_factor * compute_lr(
                 config.schedule, config.optimizer.lr, state.epoch + index / steps, config.train.epochs
             )
             set_lr(self.optimizer, lr)
-            reference = masks.to(self.device, non_blocking=True)[:, None].float()
-            inputs = prepare_input(pixels, config.preprocess, self.device)
-            with self._autocast():
-                logits = self._forward(inputs)
-            logits = logits.float()
-            loss = self.loss(logits, reference)
+            last = (index + 1) % accumulate == 0 or index + 1 == steps
             group = min(accumulate, steps - index // accumulate * accumulate)  # the last may be short
-            self.scaler.scale(loss / group).backward()  # type: ignore[no-untyped-call]
-            if (index + 1) % accumulate == 0 or index + 1 == steps:
+            with self.world.computing(self._shared, last=last):
+                logits, reference = self._infer(pixels, masks, len(rows))
+                loss = self.loss(logits, reference)
+                # each process has the part of the gradient that its slices make, and gets the mean of the parts
+                self.scaler.scale(loss * self.world.size / group).backward()  # type: ignore[no-untyped-call]
+            if last:
                 self._step()
             with torch.no_grad():
-                loss_sum += loss.detach() * len(pixels)
+                loss_sum += loss.detach() * len(rows)
                 counts += self._count(logits, reference)
-            images_done += len(pixels)
+            images_done += len(rows)
             self.observer.on_step(state.epoch + 1, index + 1, steps, images_done / (time.perf_counter() - started))
         mean_loss = float(loss_sum) / images_done
         if not math.isfinite(mean_loss) or not _is_finite(self.model):
@@ -155,6 +170,14 @@ class Engine:
             "images_per_s": round(images_done / (time.perf_counter() - started), 2),
         }
 
+    def _infer(self, pixels: Tensor, masks: Tensor, total: int) -> tuple[Tensor, Tensor]:
+        """Of this process's share, the logits and references of the whole batch: float32 (total, 1, size, size)."""
+        inputs = prepare_input(pixels, self.config.preprocess, self.device)
+        with self._autocast(), self.world.norms():
+            logits = self._forward(inputs)
+        masks = self.world.gather(masks, total)
+        return self.world.gather(logits.float(), total), masks[:, None].float()
+
     def _step(self) -> None:
         if self.config.optimizer.clip_norm > 0:
             self.scaler.unscale_(self.optimizer)
@@ -168,21 +191,11 @@ class Engine:
 
     def _validate(self) -> dict[str, float]:
         channels = len(self.dataset.info.channel_names)
-        segmenter = Segmenter(self.final_model, self.config.preprocess, channels, self.device)
-        split = "val" if len(self.dataset.rows("val")) else "train"
-        table, loss = measure_split(segmenter, self.dataset, split, threshold=THRESHOLD, loss=self.loss)
-        summary = summarise(table)
-        metrics: dict[str, Any] = {
-            name: float("nan") if value is None else value for name, value in summary["metrics"].items()
-        }
-        return {
-            "val_loss": loss,
-            "val_dice": metrics["dice_pooled"],
-            "val_iou": metrics["iou_pooled"],
-            "val_accuracy": metrics["accuracy"],
-            "val_dice_patient": metrics["dice_patient"],
-            "val_predicted_px": summary["counted"]["prediction_px"],
-        }
+        network = TorchNetwork(self.final_model, self.config.preprocess, channels, self.device)
+        # whole batches to each process, because some losses are taken over one
+        mine = self.validation.batches[self.world.rank :: self.world.size]
+        found = self.validation.measure(network, mine, threshold=THRESHOLD)
+        return self.validation.summarise(join_parts(self.world.gather_objects(found)))
 
     def _warn_of_background(self, row: dict[str, float]) -> None:
         if row["val_predicted_px"] == 0 and self.state.epoch in (3, 10, 30):
@@ -218,7 +231,7 @@ class Engine:
             self.model.load_state_dict(state.model)
             if self.average is not None:
                 self.average.load_state_dict(state.average or {})
-            self.optimizer.load_state_dict(state.optimizer)
+            load_optimizer(self.optimizer, state.optimizer)
             self.scaler.load_state_dict(state.scaler)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0].rstrip(" :")
@@ -227,7 +240,24 @@ class Engine:
 
 def _is_finite(model: nn.Module) -> bool:
     """The last step of an epoch can spoil the weights where its loss, taken before it, does not show."""
-    return all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values())
+    return bool(torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all())
+
+
+def _move(batches: Iterable[Sequence[Tensor]], device: torch.device) -> Iterator[Sequence[Tensor]]:
+    """The batches on the device. A GPU copies the next one, from pinned memory, while it still computes with one."""
+    if device.type != "cuda":
+        for batch in batches:
+            yield [tensor.to(device) for tensor in batch]
+        return
+    copying: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    computing = torch.cuda.current_stream(device)
+    for batch in batches:
+        with torch.cuda.stream(copying):
+            moved = [tensor.to(device, non_blocking=True) for tensor in batch]
+        computing.wait_stream(copying)
+        for tensor in moved:
+            tensor.record_stream(computing)  # its memory is not given away before that stream is done with it
+        yield moved
 
 
 def _divide(numerator: float, denominator: float) -> float:

@@ -4,7 +4,7 @@ Nothing random here has a memory: the order depends on (seed, epoch), a slice's 
 row). So neither the number of worker processes nor an interruption changes what is trained on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import cv2
@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from brainseg_cli.augment import Augment, build_augment
 from brainseg_cli.config import Config
 from brainseg_cli.data.manifest import Dataset
-from brainseg_cli.preprocess import fit_image
+from brainseg_cli.training.squares import Squares
 
 Rows = npt.NDArray[np.int64]
 
@@ -66,10 +66,14 @@ class EpochSampler(Sampler[tuple[int, Rows]]):
 
 
 class SliceBatches(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
-    """(epoch, rows) -> images uint8 (N, size, size, C) and masks uint8 (N, size, size), augmented."""
+    """(epoch, rows) -> images uint8 (N, size, size, C) and masks uint8 (N, size, size), augmented.
 
-    def __init__(self, dataset: Dataset, config: Config) -> None:
-        self.dataset, self.config = dataset, config
+    Of a batch of `total` rows those in `share(total)` are loaded; every one where `share` is None.
+    """
+
+    def __init__(self, dataset: Dataset, config: Config, share: Callable[[int], slice] | None = None) -> None:
+        self.config, self.share = config, share
+        self.squares = Squares(dataset, config.preprocess)
 
     @cached_property
     def augment(self) -> Augment:
@@ -77,31 +81,38 @@ class SliceBatches(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __getstate__(self) -> dict[str, object]:
         """Without `augment`, which every worker process builds for itself."""
-        return {"dataset": self.dataset, "config": self.config}
+        return {"config": self.config, "share": self.share, "squares": self.squares}
 
     def __getitem__(self, batch: tuple[int, Rows]) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, rows = batch
-        seed = self.config.train.seed
-        images, masks = [], []
-        for row in rows:
-            image, mask = self.dataset.image(row), self.dataset.mask(row)
-            fit = fit_image(image, self.config.preprocess)
-            draw = int(np.random.SeedSequence([seed, epoch, int(row)]).generate_state(1)[0])
-            image, mask = self.augment(fit.image(image), fit.mask(mask), draw)
-            images.append(image)
-            masks.append(mask)
-        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks))
+        if self.share is not None:
+            rows = rows[self.share(len(rows))]
+        size, channels = self.config.preprocess.size, len(self.squares.dataset.info.channel_names)
+        images = np.empty((len(rows), size, size, channels), np.uint8)
+        masks = np.empty((len(rows), size, size), np.uint8)
+        for place, row in enumerate(rows.tolist()):
+            draw = int(np.random.SeedSequence([self.config.train.seed, epoch, row]).generate_state(1)[0])
+            images[place], masks[place] = self.augment(self.squares.image(row), self.squares.mask(row), draw)
+        return torch.from_numpy(images), torch.from_numpy(masks)
 
 
 def build_loader(
-    dataset: Dataset, config: Config, *, workers: int, pin_memory: bool
+    dataset: Dataset,
+    config: Config,
+    *,
+    workers: int,
+    pin_memory: bool,
+    share: Callable[[int], slice] | None = None,
 ) -> tuple[DataLoader[tuple[torch.Tensor, torch.Tensor]], EpochSampler]:
-    """The train split as batches, and the sampler whose `epoch` says which. 0 workers load in this process."""
+    """The train split as batches, and the sampler whose `epoch` says which. 0 workers load in this process.
+
+    With `share` the loader gives that part of each batch, of all of whose rows the sampler still tells.
+    """
     sampler = _build_sampler(dataset, config)
     if workers:
         _be_one_thread()  # a forked worker would wait for ever for OpenCV's threads, which it does not inherit
     loader: DataLoader[tuple[torch.Tensor, torch.Tensor]] = DataLoader(
-        SliceBatches(dataset, config),
+        SliceBatches(dataset, config, share),
         batch_size=None,  # the sampler hands out whole batches
         sampler=sampler,
         num_workers=workers,

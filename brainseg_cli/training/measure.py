@@ -1,21 +1,19 @@
 """A split through a network: the probabilities that val, the threshold, the report and eval are all made from."""
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-import pandas as pd
-import torch
 
 from brainseg_cli.data.manifest import Dataset
-from brainseg_cli.metrics.aggregate import measure_slice
 from brainseg_cli.metrics.threshold import THRESHOLDS, count_at_thresholds, sweep
-from brainseg_cli.models.losses import Loss
-from brainseg_cli.models.segmenter import Segmenter, apply_threshold
+from brainseg_cli.models.segmenter import Pending, Prepared, Segmenter
 from brainseg_cli.types import Json, Probs, Progress, no_progress
 
 BATCH_SIZE = 16
-"""Slices a forward pass. The slice table does not depend on it; a loss that is taken over a batch does."""
+"""Slices a forward pass. What is counted does not depend on it; a loss that is taken over a batch does."""
+
+Begun = TypeVar("Begun")
 
 
 class Predicted(NamedTuple):
@@ -26,58 +24,31 @@ class Predicted(NamedTuple):
 
 
 def predict_split(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    split: str,
-    *,
-    on_batch: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
-    progress: Progress = no_progress,
+    segmenter: Segmenter, dataset: Dataset, split: str, *, progress: Progress = no_progress
 ) -> Iterator[Predicted]:
-    """Every slice of `split` through the network, in dataset order. A split without slices gives none.
-
-    `on_batch` hears the logits (N, 1, size, size) and the references at the network's size, likewise shaped.
-    """
+    """Every slice of `split` through the network, in dataset order. A split without slices gives none."""
     rows = dataset.rows(split)
-    for start in range(0, len(rows), BATCH_SIZE):
-        batch = rows[start : start + BATCH_SIZE].tolist()
-        pixels, fits = segmenter.stack([dataset.image(row) for row in batch])
-        logits = segmenter.predict_logits(pixels)
-        if on_batch is not None:
-            squares = [fit.mask(dataset.mask(row)) for fit, row in zip(fits, batch, strict=True)]
-            on_batch(logits, torch.from_numpy(np.stack(squares))[:, None].to(logits))
-        yield from map(Predicted, batch, segmenter.restore(logits, fits))
-        progress(start + len(batch), len(rows), f"evaluating {split}")
+
+    def begin(batch: list[int]) -> tuple[list[int], list[Prepared], Pending]:
+        prepared = [segmenter.prepare(dataset.image(row)) for row in batch]
+        return batch, prepared, segmenter.submit(prepared)
+
+    batches = (rows[start : start + BATCH_SIZE].tolist() for start in range(0, len(rows), BATCH_SIZE))
+    done = 0
+    for batch, prepared, pending in one_ahead(map(begin, batches)):
+        for row, each, probs in zip(batch, prepared, pending(), strict=True):
+            yield Predicted(row, each.restore(probs))
+        done += len(batch)
+        progress(done, len(rows), f"evaluating {split}")
 
 
-def measure_split(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    split: str,
-    *,
-    threshold: float,
-    loss: Loss | None = None,
-    progress: Progress = no_progress,
-) -> tuple[pd.DataFrame, float]:
-    """Predict every slice of `split`, measure it at its own size, and take the loss at the network's.
-
-    Gives the slice table of `metrics.aggregate` (one row a slice, in dataset order) and the mean loss over
-    slices (NaN without a `loss`). A split without slices gives no rows.
-    """
-    losses: list[float] = []
-
-    def take_loss(logits: torch.Tensor, references: torch.Tensor) -> None:
-        if loss is not None:
-            losses.append(len(logits) * float(loss(logits, references)))
-
-    measured = [
-        measure_slice(dataset.mask(row), apply_threshold(probs, threshold), probs)
-        for row, probs in predict_split(
-            segmenter, dataset, split, on_batch=take_loss if loss is not None else None, progress=progress
-        )
-    ]
-    names = dataset.slices[["image", "patient_id", "slice_index"]].iloc[dataset.rows(split)].reset_index(drop=True)
-    table = pd.concat([names, pd.DataFrame(measured)], axis=1)
-    return table, sum(losses) / len(measured) if losses else float("nan")
+def one_ahead(begun: Iterator[Begun]) -> Iterator[Begun]:
+    """The same, each given only once the next has begun: a GPU computes that one while this one is worked up."""
+    for before in begun:
+        for current in begun:
+            yield before
+            before = current
+        yield before
 
 
 def sweep_thresholds(

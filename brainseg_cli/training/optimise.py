@@ -11,11 +11,16 @@ from brainseg_cli.config import OptimizerConfig, ScheduleConfig
 
 LAST_SHARE = 0.01
 """Of the learning rate, where the cosine ends."""
+FUSED_ON = ("cpu", "cuda")
+HOW = ("fused", "foreach", "capturable")
 PLATEAU_EPOCHS, PLATEAU_FACTOR = 5, 0.5
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Adamax, AdamW or SGD with Nesterov momentum. Weight decay spares biases and norms (1-D parameters)."""
+    """Adamax, AdamW or SGD with Nesterov momentum. Weight decay spares biases and norms (1-D parameters).
+
+    On CPUs and NVIDIA's GPUs a step is one kernel where PyTorch has it, which is not for Adamax.
+    """
     weights = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups: list[dict[str, Any]] = [
@@ -24,9 +29,19 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     ]
     if config.name == "adamax":
         return torch.optim.Adamax(groups, lr=config.lr)
+    fused = all(weight.device.type in FUSED_ON for weight in weights)
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+        return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """`load_state_dict`, save that how a step is computed is this machine's to say, not the one's that saved it."""
+    groups = [
+        saved | {name: group[name] for name in HOW if name in group}
+        for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict(state | {"param_groups": groups})
 
 
 def compute_lr(config: ScheduleConfig, lr: float, progress_epochs: float, epochs: int) -> float:

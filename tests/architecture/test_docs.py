@@ -44,7 +44,7 @@ def test_no_page_waits_to_be_filled_in() -> None:
 
 
 def test_the_reference_has_the_commands_there_are() -> None:
-    assert set(COMMANDS) == {"prepare", "train", "eval", "predict", "overlay", "info"}
+    assert set(COMMANDS) == {"prepare", "train", "eval", "predict", "overlay", "export", "info"}
     assert set(read_sections()) == set(COMMANDS)
 
 

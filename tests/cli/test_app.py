@@ -26,6 +26,14 @@ HEAVY = (
     "timm",
     "scipy",
     "jinja2",
+    "numpy",
+    "cv2",
+    "PIL",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "rich.progress",
+    "rich.live",
 )
 CALL = "import sys; sys.argv = ['brainseg', *sys.argv[1:]]; from brainseg_cli.cli.app import main"
 

@@ -71,7 +71,7 @@ def undisturbed(run: Path, phantom: Path, tmp_path_factory: pytest.TempPathFacto
     from predicting import make, segment
 
     folder = tmp_path_factory.mktemp("undisturbed")
-    segment(make(run, folder / "out", phantom, maps=folder / "maps", probabilities="png"))
+    segment(make(run, folder / "out", phantom, maps=folder / "maps", probabilities="png"), runtime="auto")
     return {name: content.replace(os.fsencode(folder), b"") for name, content in tree(folder).items()}
 
 

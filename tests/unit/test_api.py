@@ -22,7 +22,8 @@ from brainseg_cli.io.images import read_image, read_mask, write_image
 from brainseg_cli.metrics.finding import describe_finding, measure_disagreement
 from brainseg_cli.models.build import build_model
 from brainseg_cli.models.bundle import load_bundle, save_bundle
-from brainseg_cli.models.segmenter import Segmenter, apply_threshold
+from brainseg_cli.models.network import TorchNetwork
+from brainseg_cli.models.segmenter import Pending, Prepared, Segmenter, apply_threshold
 from brainseg_cli.postprocess import Postprocess, postprocess
 
 DEEP, PATIENT = 2, 3  # of the phantom: one of 16 bits, one of seven slices
@@ -43,7 +44,7 @@ def other(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(run: Path) -> Model:
-    return load_model(run, device="cpu")
+    return load_model(run, device="cpu", runtime="torch")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,7 @@ def test_the_examples_of_the_docstrings_run(
 def test_an_array_gives_what_the_network_says_of_it(run: Path, model: Model, image: np.ndarray) -> None:
     found = model.predict(image)
     network, bundle = load_bundle(run)
-    probs = Segmenter(network, bundle.preprocess, 3, torch.device("cpu")).predict_probs([image])[0]
+    probs = Segmenter(TorchNetwork(network, bundle.preprocess, 3, torch.device("cpu"))).predict_probs([image])[0]
     mask = apply_threshold(probs, bundle.threshold)
     np.testing.assert_array_equal(found.probs, probs)
     np.testing.assert_array_equal(found.mask, mask)
@@ -315,7 +316,7 @@ def test_the_threshold_is_the_models_unless_told(model: Model, image: np.ndarray
 
 def test_views_are_averaged(model: Model, run: Path, image: np.ndarray, slices: list[Path]) -> None:
     network, bundle = load_bundle(run)
-    segmenter = Segmenter(network, bundle.preprocess, 3, torch.device("cpu"))
+    segmenter = Segmenter(TorchNetwork(network, bundle.preprocess, 3, torch.device("cpu")))
     for tta in ("flips", "d4"):
         found = model.predict(image, tta=tta)  # type: ignore[call-overload]
         np.testing.assert_array_equal(found.probs, segmenter.predict_probs([image], tta=tta)[0])  # type: ignore[arg-type]
@@ -371,8 +372,8 @@ def test_other_things_are_refused(model: Model, image: np.ndarray, slices: list[
 
 
 def test_several_models_are_asked_as_one(run: Path, other: Path, image: np.ndarray, tmp_path: Path) -> None:
-    alone = [load_model(path, device="cpu") for path in (run, other)]
-    together = load_model([run, str(other)], device="cpu")
+    alone = [load_model(path, runtime="torch") for path in (run, other)]
+    together = load_model([run, str(other)], runtime="torch")
     assert together.threshold == pytest.approx((alone[0].threshold + 0.2) / 2) and len(together.bundles) == 2
     found, members = together.predict(image), [one.predict(image) for one in alone]
     np.testing.assert_allclose(found.probs, (members[0].probs + members[1].probs) / 2, atol=1e-6)
@@ -384,7 +385,7 @@ def test_several_models_are_asked_as_one(run: Path, other: Path, image: np.ndarr
     assert 0 < disagreement < 1  # at the median, which cuts through both
     for number, path in enumerate((run, other)):
         shutil.copytree(path / "model", tmp_path / "cv" / f"fold_{number}" / "model")
-    assert same(load_model(tmp_path / "cv", device="cpu").predict(image), found)
+    assert same(load_model(tmp_path / "cv", runtime="torch").predict(image), found)
 
 
 def test_a_name_that_is_no_path_is_told_so(tmp_path: Path) -> None:
@@ -406,8 +407,8 @@ def test_what_cannot_be_one_model_is_refused(run: Path) -> None:
 
 
 def test_a_model_and_what_it_found_say_what_they_are(model: Model, image: np.ndarray) -> None:
-    assert repr(model) == f"<Model of 1 network on cpu, threshold {model.threshold:g}>"
-    assert model.device == "cpu" and not model.leaky
+    assert repr(model) == f"<Model of 1 network on torch fp32 cpu, threshold {model.threshold:g}>"
+    assert model.device == "torch fp32 cpu" and not model.leaky
     assert model.bundles[0].channel_names == ["pre-contrast", "FLAIR", "post-contrast"]
     found = model.predict(image)
     assert "array" not in repr(found) and "'tumour'" in repr(found)
@@ -418,11 +419,11 @@ def test_a_model_and_what_it_found_say_what_they_are(model: Model, image: np.nda
 def count_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images the network is asked about, call by call."""
     asked: list[int] = []
-    original = Segmenter.predict_probs
+    original = Segmenter.submit
 
-    def watch(self: Segmenter, images: Sequence[np.ndarray], **options: Any) -> list[np.ndarray]:
-        asked.append(len(images))
-        return original(self, images, **options)
+    def watch(self: Segmenter, prepared: Sequence[Prepared], **options: Any) -> Pending:
+        asked.append(len(prepared))
+        return original(self, prepared, **options)
 
-    monkeypatch.setattr(Segmenter, "predict_probs", watch)
+    monkeypatch.setattr(Segmenter, "submit", watch)
     return asked

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainseg_cli.augment import build_augment
+from brainseg_cli.augment import A, GridElastic, build_augment
 from brainseg_cli.config import AugmentConfig
 
 NONE = AugmentConfig(rotate_deg=0, zoom=0, shift=0, flip_horizontal=0)
@@ -132,3 +132,44 @@ def test_what_comes_in_from_outside_is_black_and_no_tumour() -> None:
         assert (moved == 0).any()
         # in the mask's background nothing but an edge of interpolation
         assert np.median(changed[moved == 0]) == 0
+
+
+def test_what_varies_varies_by_itself() -> None:
+    """Whether a slice is flipped says nothing of whether it is deformed."""
+    left = np.zeros((32, 32, 1), np.uint8)
+    left[:, :8] = 255
+    mask = np.zeros((32, 32), np.uint8)
+    elastic = build_augment(NONE.model_copy(update={"flip_horizontal": 0.5, "elastic": 0.5}))
+    seen = set()
+    for seed in range(40):
+        changed, _ = elastic(left, mask, seed)
+        flipped = changed[..., 0].astype(int)[:, 20:].sum() > changed[..., 0].astype(int)[:, :12].sum()
+        upright = left[:, ::-1] if flipped else left
+        seen.add((bool(flipped), bool((changed != upright).any())))
+    assert len(seen) == 4
+
+
+def test_channels_move_alike_however_many_there_are(image: np.ndarray, mask: np.ndarray) -> None:
+    augment = build_augment(NONE.model_copy(update={"rotate_deg": 30.0, "zoom": 0.2, "elastic": 0.5}))
+    for seed in range(6):
+        of_three, moved = augment(image, mask, seed)
+        for channel in range(3):
+            alone, again = augment(image[..., channel : channel + 1], mask, seed)
+            np.testing.assert_array_equal(of_three[..., channel], alone[..., 0])
+            np.testing.assert_array_equal(moved, again)
+
+
+def test_an_elastic_field_is_as_strong_and_as_smooth_as_albumentations_own() -> None:
+    found = []
+    for kind in (A.ElasticTransform, GridElastic):
+        transform = kind(alpha=60, sigma=8, p=1.0)
+        fields = []
+        for seed in range(20):
+            transform.set_random_seed(seed)
+            maps = transform.get_params_dependent_on_data({"shape": (128, 160, 3)}, {})
+            assert maps["map_x"].shape == maps["map_y"].shape == (128, 160)
+            assert maps["map_x"].dtype == maps["map_y"].dtype == np.float32
+            fields += [maps["map_x"] - np.arange(160), maps["map_y"] - np.arange(128)[:, None]]
+        inner = np.stack(fields)[:, 24:-24, 24:-24]  # at the edge a single pixel's noise is stretched outwards
+        found.append([inner.std(), np.diff(inner, axis=1).std(), np.diff(inner, axis=2).std()])
+    np.testing.assert_allclose(found[1], found[0], rtol=0.15)

@@ -24,6 +24,7 @@ from brainseg_cli.metrics.aggregate import DEFINITIONS
 from brainseg_cli.metrics.measure import PIXELS, Ruler
 from brainseg_cli.metrics.summary import list_metrics
 from brainseg_cli.models.bundle import load_bundle
+from brainseg_cli.models.network import TorchNetwork
 from brainseg_cli.models.segmenter import Segmenter
 from brainseg_cli.training.measure import predict_split
 from brainseg_cli.training.run_folder import RunFolder
@@ -39,7 +40,7 @@ FILES = ["lesions.csv", "patients.csv", "report.html", "report.md", "slices.csv"
 
 
 def evaluate_run(path: Path, **options: Any) -> Evaluation:
-    return conclude(measure_run(path, **{"device_name": "cpu"} | options))
+    return conclude(measure_run(path, **{"device_name": "cpu", "runtime": "torch"} | options))
 
 
 def evaluate_folders(reference: Path, prediction: Path, **options: Any) -> Evaluation:
@@ -170,7 +171,7 @@ def probs(run: Path, dataset: Path) -> dict[str, np.ndarray]:
     """The run's probabilities of the test slices, by the slice's name without its ending."""
     opened = load_dataset(dataset)
     network, info = load_bundle(run)
-    segmenter = Segmenter(network, info.preprocess, 3, torch.device("cpu"))
+    segmenter = Segmenter(TorchNetwork(network, info.preprocess, 3, torch.device("cpu")))
     names = opened.slices["image"].str.removesuffix(".tif")
     return {names[row]: found for row, found in predict_split(segmenter, opened, "test")}
 

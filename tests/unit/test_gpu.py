@@ -15,6 +15,10 @@ from brainseg_cli.data.phantom import patient_name
 from brainseg_cli.io.images import read_image, read_mask
 from brainseg_cli.models.bundle import load_bundle
 from brainseg_cli.models.devices import choose_device, choose_precision, list_devices
+from brainseg_cli.models.locate import find_bundle, read_info
+from brainseg_cli.models.network import TorchNetwork
+from brainseg_cli.models.parity import measure_parity
+from brainseg_cli.models.runtimes import HALF_ERROR, Choice, open_network
 from brainseg_cli.models.segmenter import Segmenter
 from brainseg_cli.train import resume, train
 
@@ -59,7 +63,7 @@ def test_a_gpu_gives_the_probabilities_and_masks_of_the_cpu(run: Path, phantom: 
     found = []
     for name in ("cpu", "cuda"):
         model, bundle = load_bundle(run)
-        segmenter = Segmenter(model, bundle.preprocess, len(bundle.channel_names), choose_device(name))
+        segmenter = Segmenter(TorchNetwork(model, bundle.preprocess, len(bundle.channel_names), choose_device(name)))
         paths = sorted(path for path in phantom.rglob("*.tif") if not path.stem.endswith("_mask"))
         found.append(segmenter.predict_probs([read_image(path) for path in paths]))
         outcomes = segment(make(run, tmp_path / name, phantom / patient_name(3)), device=name)
@@ -68,6 +72,21 @@ def test_a_gpu_gives_the_probabilities_and_masks_of_the_cpu(run: Path, phantom: 
         np.testing.assert_allclose(cuda, cpu, atol=1e-3)
     for path in (tmp_path / "cpu").glob("*.png"):
         assert (read_mask(path) != read_mask(tmp_path / "cuda" / path.name)).mean() < 0.01
+
+
+def test_half_precision_is_chosen_where_it_agrees(run: Path, phantom: Path) -> None:
+    folder, info = find_bundle(run), read_info(find_bundle(run))
+    chosen, exact = (open_network(folder, info, Choice(device="cuda", precision=name)) for name in ("auto", "fp32"))
+    assert (chosen.described, exact.described) == ("torch fp16 cuda", "torch fp32 cuda")
+    assert measure_parity(chosen, exact).max_error <= HALF_ERROR
+    image = read_image(phantom / patient_name(3) / f"{patient_name(3)}_1.tif")
+    pending = [Segmenter(chosen).submit([Segmenter(chosen).prepare(image)] * 4) for _ in range(3)]
+    alone = Segmenter(exact).predict_probs([image])[0]
+    for each in pending:  # begun before the first was asked for
+        np.testing.assert_allclose(
+            each()[3], Segmenter(exact).submit([Segmenter(exact).prepare(image)])()[0], atol=HALF_ERROR
+        )
+    np.testing.assert_allclose(Segmenter(chosen).predict_probs([image])[0], alone, atol=HALF_ERROR)
 
 
 def test_compiled_training(dataset: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any) -> None:

@@ -19,7 +19,14 @@ from brainseg_cli.data.manifest import COLUMNS, load_dataset
 from brainseg_cli.data.splits import hash_split
 from brainseg_cli.errors import InputError, OutputExistsError, UsageError
 from brainseg_cli.io.images import read_image, read_mask, write_image, write_mask
-from brainseg_cli.prepare import Preparation, check, summarise_splits, write_dataset
+from brainseg_cli.prepare import (
+    Preparation,
+    check,
+    complete_dataset,
+    new_dataset,
+    summarise_splits,
+    write_dataset,
+)
 
 FILES = {"dataset.json", "slices.csv", "images.npy", "masks.npy"}
 PATIENTS = {
@@ -179,6 +186,47 @@ def test_a_zip_gives_the_same_slices_as_its_folder(phantom: Path, tmp_path: Path
     assert zipped.info.split_hash == folder.info.split_hash
     assert "66 files a second time" in zipped.info.warnings[0]
     np.testing.assert_array_equal(zipped.images, folder.images)
+
+
+# the arrays written on the way
+
+
+def prepare_in_one_go(source: Path, out: Path, **options: object) -> list[str]:
+    """As `prepare`, without reading twice what need not be; gives what progress was told of."""
+    told: list[str] = []
+    progress: Callable[[int, int, str], None] = lambda done, total, what: told.append(what)  # noqa: E731
+    with new_dataset(out) as folder:
+        preparation = check(source, into=folder, progress=progress, **options)  # type: ignore[arg-type]
+        complete_dataset(preparation, folder, progress=progress)
+    return told
+
+
+def test_slices_of_one_size_are_read_once(phantom: Path, tmp_path: Path) -> None:
+    told = prepare_in_one_go(phantom, tmp_path / "one", workers=3)
+    assert told == ["checking slices"] * 33
+    assert hashes(tmp_path / "one") == hashes(prepare(phantom, tmp_path / "two"))
+
+
+def test_slices_of_two_sizes_are_read_again(source: Path, tmp_path: Path) -> None:
+    for number, shape in ((901, (64, 30, 3)), (902, (9, 70, 3))):
+        image = np.random.default_rng(number).integers(1, 256, shape, np.uint8)
+        write_image(source / "extra" / f"extra_{number}.tif", image)
+        write_mask(source / "extra" / f"extra_{number}_mask.tif", (image[..., 0] > 99).astype(np.uint8))
+    told = prepare_in_one_go(source, tmp_path / "one")
+    assert told == ["checking slices"] * 35 + ["writing slices"] * 35
+    assert hashes(tmp_path / "one") == hashes(prepare(source, tmp_path / "two"))
+
+
+def test_what_is_left_out_leaves_no_gap(damaged: Path, tmp_path: Path) -> None:
+    assert set(prepare_in_one_go(damaged, tmp_path / "one", skip_bad=True)) == {"checking slices"}
+    assert hashes(tmp_path / "one") == hashes(prepare(damaged, tmp_path / "two", skip_bad=True))
+    assert len(np.load(tmp_path / "one" / "images.npy")) == 30
+
+
+def test_a_fault_found_on_the_way_leaves_nothing_of_it(damaged: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="and 2 more problems"):
+        prepare_in_one_go(damaged, tmp_path / "new" / "dataset")
+    assert not (tmp_path / "new").exists()
 
 
 # nothing by half, nothing written over

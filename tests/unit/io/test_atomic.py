@@ -171,6 +171,15 @@ def test_an_exception_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> 
     assert names(tmp_path) == ["d"] and names(tmp_path / "d") == ["old"]
 
 
+def test_an_exception_takes_the_folders_around_it_away_but_no_others(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "mine" / "a" / "b" / "made") as folder:
+        (folder / "x").write_text("x")
+        (tmp_path / "mine" / "a" / "other").write_text("kept")
+        raise ZeroDivisionError
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "mine", "other"]
+
+
 def test_a_folder_does_not_replace_a_file(tmp_path: Path) -> None:
     write_text(tmp_path / "d", "a file")
     with pytest.raises(OutputExistsError, match="is a file"), atomic_folder(tmp_path / "d", overwrite=True):

@@ -19,6 +19,7 @@ from brainseg_cli.io.inputs import (
     parse_slice_index,
     slice_key,
     walk_images,
+    walk_unordered,
 )
 
 
@@ -54,6 +55,24 @@ def test_natural_order_is_folder_by_folder() -> None:
         "a 10/x_2.png",
         "b/x_1.png",
     ]
+
+
+def test_folders_of_equal_number_stay_whole_and_a_file_comes_before_a_folder_of_its_name(tmp_path: Path) -> None:
+    ordered = ["a.b/1.png", "p01.png", "p1.png", "p01/2.png", "p01/10.png", "p1/1.png", "p1/3.png", "p2.png"]
+    touch(tmp_path, *reversed(ordered))
+    assert [path.relative_to(tmp_path).as_posix() for path in walk_images(tmp_path)] == ordered
+    assert sorted(walk_unordered(tmp_path)) == sorted(walk_images(tmp_path))
+
+
+def test_what_cannot_be_followed_or_listed_holds_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "no/b.png")
+    for name in ("ring", "ring.png"):
+        (tmp_path / name).symlink_to(name)
+    (tmp_path / "lost.png").symlink_to("nowhere")
+    (tmp_path / "no").chmod(0)
+    found = relatives([str(tmp_path)])
+    (tmp_path / "no").chmod(0o700)
+    assert [name for name in found if name != "no/b.png"] == ["a.png", "lost.png", "ring.png"]  # named when read
 
 
 def test_a_mask_without_its_image_counts_as_an_image(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from brainseg_cli.errors import UsageError
 from brainseg_cli.io.inputs import Input
-from brainseg_cli.io.outputs import Claims, Naming, check_not_read, drop_suffix
+from brainseg_cli.io.outputs import Claims, Guard, Naming, drop_suffix
 
 OUT = Path("out")
 SLICE = Input(Path("lgg/TCGA_1/TCGA_1_7.tif"), Path("TCGA_1/TCGA_1_7.tif"))
@@ -87,11 +87,25 @@ def test_two_for_one_place_are_named() -> None:
 def test_nothing_is_written_over_what_is_read(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "link").symlink_to("in")
-    read = [tmp_path / "in" / "a.png"]
-    for target in (read[0], tmp_path / "link" / "a.png", tmp_path / "in" / ".." / "in" / "a.png"):
-        with pytest.raises(UsageError, match=r"a\.png: would be written over, and is to be read"):
-            check_not_read([tmp_path / "b.png", target], read)
-    check_not_read([tmp_path / "in" / "b.png"], read)
+    for name in ("c.png", "d.png", "ring.png"):
+        (tmp_path / name).symlink_to({"c.png": "d.png", "d.png": "link/../in/a.png"}.get(name, name))
+    read = tmp_path / "in" / "a.png"
+    others = [tmp_path / name for name in ("link/a.png", "in/../in/a.png", "link/../in/a.png", "c.png", "d.png")]
+    for target in (read, *others):
+        for first, second in ((read, target), (target, read)):
+            guard = Guard()
+            guard.read(first)
+            with pytest.raises(UsageError, match=r"\.png: would be written over, and is to be read"):
+                guard.write([tmp_path / "b.png", second])
+            guard.read(tmp_path / "b.png")  # nothing of that was to be written then
+            guard = Guard()
+            guard.write([tmp_path / "b.png", first])
+            with pytest.raises(UsageError, match=r"\.png: would be written over, and is to be read"):
+                guard.read(second)
+    guard = Guard()
+    guard.read(read)
+    guard.read(tmp_path / "ring.png")
+    guard.write([tmp_path / "in" / "b.png", tmp_path / ("n" * 300)])
 
 
 def test_a_template_may_say_what_results_end_in_anyhow() -> None:

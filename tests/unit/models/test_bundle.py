@@ -184,3 +184,9 @@ def test_a_damaged_foreign_or_newer_bundle_is_refused_in_one_line(
         load_bundle(bundle)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_an_exported_file_is_not_for_pytorch(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"")
+    with pytest.raises(InputError, match="is an exported file"):
+        load_bundle(tmp_path / "m.onnx")

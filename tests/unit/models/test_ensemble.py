@@ -15,9 +15,11 @@ from brainseg_cli.models.build import build_model
 from brainseg_cli.models.bundle import save_bundle
 from brainseg_cli.models.ensemble import Ensemble, load_ensemble
 from brainseg_cli.models.locate import BundleInfo
+from brainseg_cli.models.network import TorchNetwork
+from brainseg_cli.models.runtimes import Choice
 from brainseg_cli.models.segmenter import Segmenter
 
-CPU = torch.device("cpu")
+BY_TORCH = Choice(runtime="torch", device="cpu")
 
 
 def about(**changes: Any) -> BundleInfo:
@@ -43,6 +45,14 @@ def network(seed: int, channels: int = 3) -> nn.Module:
     return build_model(ModelConfig(encoder="tu-test_resnet", decoder_channels=(16, 8, 8)), channels)
 
 
+def wrap(model: nn.Module, info: BundleInfo) -> TorchNetwork:
+    return TorchNetwork(model, info.preprocess, len(info.channel_names), torch.device("cpu"))
+
+
+def ensemble_of(*members: tuple[nn.Module, BundleInfo]) -> Ensemble:
+    return Ensemble([(wrap(model, info), info) for model, info in members])
+
+
 @pytest.fixture(scope="module")
 def networks() -> list[nn.Module]:
     return [network(seed) for seed in (1, 2, 3)]
@@ -65,8 +75,8 @@ class Constant(nn.Module):
 
 
 def test_probabilities_are_averaged_not_logits() -> None:
-    ensemble = Ensemble([(Constant(logit), about()) for logit in (0.0, 4.0)], CPU)
-    found = ensemble.predict([np.zeros((20, 30, 3), np.uint8)])[0]
+    ensemble = ensemble_of(*((Constant(logit), about()) for logit in (0.0, 4.0)))
+    found = ensemble.predict([np.full((20, 30, 3), 9, np.uint8)])[0]
     sure = 1 / (1 + np.exp(-4.0))
     np.testing.assert_allclose(found.members[0], 0.5)
     np.testing.assert_allclose(found.members[1], sure, rtol=1e-6)
@@ -76,10 +86,10 @@ def test_probabilities_are_averaged_not_logits() -> None:
 def test_each_member_says_what_it_says_alone(networks: list[nn.Module], images: list[np.ndarray]) -> None:
     sizes = (32, 64, 32)  # each with its own preprocessing
     infos = [about(preprocess=PreprocessConfig(size=size)) for size in sizes]
-    found = Ensemble(list(zip(networks, infos, strict=True)), CPU).predict(images, tta="flips")
+    found = ensemble_of(*zip(networks, infos, strict=True)).predict(images, tta="flips")
     assert len(found) == len(images)
     for number, (model, info) in enumerate(zip(networks, infos, strict=True)):
-        alone = Segmenter(model, info.preprocess, 3, CPU).predict_probs(images, tta="flips")
+        alone = Segmenter(wrap(model, info)).predict_probs(images, tta="flips")
         for one, probs in zip(found, alone, strict=True):
             np.testing.assert_array_equal(one.members[number], probs)
     for image, one in zip(images, found, strict=True):
@@ -90,8 +100,8 @@ def test_each_member_says_what_it_says_alone(networks: list[nn.Module], images: 
 
 
 def test_one_alone_is_its_own_mean_bit_for_bit(networks: list[nn.Module], images: list[np.ndarray]) -> None:
-    found = Ensemble([(networks[0], about())], CPU).predict(images)
-    alone = Segmenter(networks[0], PreprocessConfig(size=32), 3, CPU).predict_probs(images)
+    found = ensemble_of((networks[0], about())).predict(images)
+    alone = Segmenter(wrap(networks[0], about())).predict_probs(images)
     for one, probs in zip(found, alone, strict=True):
         np.testing.assert_array_equal(one.probs, probs)
         assert len(one.members) == 1
@@ -99,31 +109,31 @@ def test_one_alone_is_its_own_mean_bit_for_bit(networks: list[nn.Module], images
 
 def test_what_the_bundles_say_together(networks: list[nn.Module]) -> None:
     infos = [about(threshold=0.3, epoch=1), about(threshold=0.6, epoch=2, leaky=True), about(threshold=0.45, epoch=3)]
-    ensemble = Ensemble(list(zip(networks, infos, strict=True)), CPU)
+    ensemble = ensemble_of(*zip(networks, infos, strict=True))
     assert ensemble.threshold == pytest.approx(0.45)
     assert [bundle.epoch for bundle in ensemble.bundles] == [1, 2, 3]
-    assert ensemble.leaky and not Ensemble([(networks[0], infos[0])], CPU).leaky
-    assert Ensemble([(networks[0], about(threshold=0.37))], CPU).threshold == 0.37
-    assert ensemble.device == CPU
+    assert ensemble.leaky and not ensemble_of((networks[0], infos[0])).leaky
+    assert ensemble_of((networks[0], about(threshold=0.37))).threshold == 0.37
+    assert ensemble.described == "torch fp32 cpu" and ensemble.batch_size > 1
 
 
 def test_what_one_member_refuses_is_refused(networks: list[nn.Module]) -> None:
     grey, colour = np.zeros((8, 9, 1), np.uint8), np.zeros((8, 9, 3), np.uint8)
     of_grey = network(4, channels=1), about(channel_names=["FLAIR"])
-    mixed = Ensemble([(networks[0], about()), of_grey], CPU)
+    mixed = ensemble_of((networks[0], about()), of_grey)
     mixed.check_channels(grey)
     assert mixed.predict([grey])[0].probs.shape == (8, 9)
     with pytest.raises(InputError, match="3 channels, the model takes 1"):
         mixed.check_channels(colour)
-    Ensemble([(networks[0], about())], CPU).check_channels(colour)
+    ensemble_of((networks[0], about())).check_channels(colour)
 
 
 def test_nothing_in_nothing_out_and_no_network_no_ensemble(networks: list[nn.Module]) -> None:
-    assert Ensemble([(networks[0], about())], CPU).predict([]) == []
+    assert ensemble_of((networks[0], about())).predict([]) == []
     with pytest.raises(UsageError, match="no model"):
-        Ensemble([], CPU)
+        Ensemble([])
     with pytest.raises(UsageError, match="no model"):
-        load_ensemble([], CPU)
+        load_ensemble([], BY_TORCH)
 
 
 @pytest.fixture
@@ -134,18 +144,18 @@ def folds(networks: list[nn.Module], tmp_path: Path) -> Path:
 
 
 def test_a_k_fold_is_one_model(folds: Path, networks: list[nn.Module], images: list[np.ndarray]) -> None:
-    ensemble = load_ensemble([folds], CPU)
+    ensemble = load_ensemble([folds], BY_TORCH)
     assert [bundle.epoch for bundle in ensemble.bundles] == [1, 2, 10]
     assert ensemble.threshold == pytest.approx(0.3)
-    expected = Ensemble([(networks[at], about()) for at in (2, 0, 1)], CPU).predict(images)
+    expected = ensemble_of(*((networks[at], about()) for at in (2, 0, 1))).predict(images)
     for one, other in zip(ensemble.predict(images), expected, strict=True):
         np.testing.assert_array_equal(one.probs, other.probs)
 
 
 def test_runs_and_model_folders_keep_the_order_they_are_named_in(folds: Path) -> None:
-    ensemble = load_ensemble([folds / "fold_10", folds / "fold_1" / "model"], CPU)
+    ensemble = load_ensemble([folds / "fold_10", folds / "fold_1" / "model"], BY_TORCH)
     assert [bundle.epoch for bundle in ensemble.bundles] == [10, 1]
-    assert len(load_ensemble([folds / "fold_2"], CPU).members) == 1
+    assert len(load_ensemble([folds / "fold_2"], BY_TORCH).members) == 1
 
 
 def test_the_same_model_twice_is_refused(folds: Path) -> None:
@@ -154,13 +164,13 @@ def test_the_same_model_twice_is_refused(folds: Path) -> None:
     run = folds / "fold_2"
     for paths in ([run, run], [run, run / "model"], [folds, run], [run, copied], [run, folds.parent / "link"]):
         with pytest.raises(UsageError, match="hold the same model") as caught:
-            load_ensemble(paths, CPU)
+            load_ensemble(paths, BY_TORCH)
         assert "\n" not in str(caught.value)
 
 
 def test_a_member_that_cannot_be_loaded_ends_it(folds: Path) -> None:
     with pytest.raises(InputError, match="holds no model"):
-        load_ensemble([folds, folds.parent / "gone"], CPU)
+        load_ensemble([folds, folds.parent / "gone"], BY_TORCH)
     (folds / "fold_1" / "model" / "model.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match="safetensors"):
-        load_ensemble([folds], CPU)
+        load_ensemble([folds], BY_TORCH)

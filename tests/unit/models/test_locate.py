@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from brainseg_cli.errors import InputError
-from brainseg_cli.models.locate import find_bundle, find_bundles, hash_bundle
+from brainseg_cli.models.locate import BundleInfo, find_bundle, find_bundles, hash_bundle, read_info
 
 FILES = {"brainseg.json": b"{}", "config.json": b'{"a": 1}', "model.safetensors": bytes(range(256))}
 
@@ -104,6 +104,59 @@ def test_a_model_in_part_has_no_hash(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="is not there") as caught:
         hash_bundle(model)
     assert caught.value.where == model / name
+
+
+def field(number: int, data: bytes) -> bytes:
+    """Of a protobuf message."""
+    return bytes([number << 3 | 2, len(data) & 127 | 128, len(data) >> 7]) + data
+
+
+def put_export(path: Path, said: bytes, weights: bytes = b"weights") -> Path:
+    """An .onnx or .xml file that says of itself what brainseg.json would."""
+    if path.suffix == ".onnx":
+        path.write_bytes(field(7, weights) + field(14, field(1, b"brainseg") + field(2, said)))
+    else:
+        value = said.decode().replace('"', "&quot;")
+        path.write_text(f'<net><rt_info><brainseg value="{value}"/></rt_info></net>')
+        path.with_suffix(".bin").write_bytes(weights)
+    return path
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.xml"])
+def test_an_exported_file_is_a_model_too(tmp_path: Path, name: str, info: BundleInfo) -> None:
+    path = put_export(tmp_path / name, info.model_dump_json().encode())
+    assert find_bundle(path) == path and find_bundles(path) == [path]
+    assert read_info(path) == info
+    with pytest.raises(InputError, match="holds no model"):
+        find_bundle(tmp_path)  # which file?
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.xml"])
+def test_the_hash_of_an_exported_file_is_of_all_its_bytes_and_not_of_its_name(tmp_path: Path, name: str) -> None:
+    suffix = Path(name).suffix
+    hashes = [
+        hash_bundle(put_export(tmp_path / f"{stem}{suffix}", said, weights))
+        for stem, said, weights in [("a", b"{}", b"1"), ("b", b"{}", b"1"), ("c", b"[]", b"1"), ("d", b"{}", b"2")]
+    ]
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 3
+
+
+def test_an_exported_file_without_its_weights_has_no_hash(tmp_path: Path) -> None:
+    path = put_export(tmp_path / "m.xml", b"{}")
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(InputError, match="is not there"):
+        hash_bundle(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [(b"{", "cannot be read as JSON"), (b"[]", "the file"), (b'{"schema_version": 99}', "update brainseg")],
+)
+def test_an_exported_file_that_says_nonsense_is_told_in_one_line(tmp_path: Path, said: bytes, told: str) -> None:
+    path = put_export(tmp_path / "m.onnx", said)
+    with pytest.raises(InputError, match=told) as caught:
+        read_info(path)
+    assert caught.value.where == path and "\n" not in str(caught.value)
 
 
 def test_finding_and_hashing_loads_no_framework(tmp_path: Path) -> None:

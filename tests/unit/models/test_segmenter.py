@@ -9,20 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from brainseg_cli.config import ModelConfig, PreprocessConfig
-from brainseg_cli.errors import InputError, UsageError
+from brainseg_cli.errors import BrainsegError, InputError, UsageError
 from brainseg_cli.models.build import build_model
-from brainseg_cli.models.segmenter import Segmenter, apply_threshold, prepare_input
+from brainseg_cli.models.network import TorchNetwork, prepare_input
+from brainseg_cli.models.segmenter import Pending, Segmenter, apply_threshold
 from brainseg_cli.types import Tta
 
 CPU = torch.device("cpu")
 SIZES = [(40, 56), (32, 32), (21, 64), (64, 30), (128, 90)]
 
 
+def segment_with(model: nn.Module, preprocess: PreprocessConfig, channels: int = 3) -> Segmenter:
+    return Segmenter(TorchNetwork(model, preprocess, channels, CPU))
+
+
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
     torch.manual_seed(2)
     model = build_model(ModelConfig(encoder="tu-test_resnet", decoder_channels=(16, 8, 8)), 3)
-    return Segmenter(model, PreprocessConfig(size=32), 3, CPU)
+    return segment_with(model, PreprocessConfig(size=32))
 
 
 @pytest.fixture
@@ -38,7 +43,7 @@ def test_each_at_its_own_size(segmenter: Segmenter, images: list[np.ndarray]) ->
 
 
 def test_one_by_one_is_the_same_as_together(segmenter: Segmenter, images: list[np.ndarray]) -> None:
-    segmenter.model.train()  # predicting leaves that by itself
+    segmenter.network.model.train()  # type: ignore[attr-defined]  # predicting leaves that by itself
     together = segmenter.predict_probs(images)
     for image, probs in zip(images, together, strict=True):
         np.testing.assert_array_equal(segmenter.predict_probs([image])[0], probs)
@@ -62,7 +67,7 @@ def test_other_channel_counts_are_refused(segmenter: Segmenter, rng: np.random.G
     with pytest.raises(InputError, match="2 channels, the model takes 3"):
         segmenter.predict_probs([rng.integers(0, 256, (8, 8, 2), dtype=np.uint8)])
     model = build_model(ModelConfig(encoder="tu-test_resnet", decoder_channels=(16, 8, 8)), 1)
-    of_grey = Segmenter(model, PreprocessConfig(size=32), 1, CPU)
+    of_grey = segment_with(model, PreprocessConfig(size=32), channels=1)
     assert of_grey.predict_probs([rng.integers(0, 256, (9, 8, 1), dtype=np.uint8)])[0].shape == (9, 8)
     with pytest.raises(InputError, match="3 channels, the model takes 1"):
         of_grey.check_channels(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
@@ -80,18 +85,69 @@ def test_pixels_stay_where_they_are(tta: Any) -> None:
     image = np.zeros((20, 64, 3), np.uint8)
     image[2:6, 40:60, 0] = 255  # red comes first
     image[10:, :, 2] = 255
-    segmenter = Segmenter(FirstChannel(), PreprocessConfig(size=64, intensity="unit"), 3, CPU)
+    segmenter = segment_with(FirstChannel(), PreprocessConfig(size=64, intensity="unit"))
     expected = 1 / (1 + np.exp(image[..., 0] / -255.0))
     np.testing.assert_allclose(segmenter.predict_probs([image], tta=tta)[0], expected, atol=1e-6)
 
 
-def test_without_views_it_is_the_plain_way_bit_for_bit(segmenter: Segmenter, images: list[np.ndarray]) -> None:
-    """What training's val and eval take, who need the logits too."""
-    for some in (images[:1], images[:2], images):
-        pixels, fits = segmenter.stack(some)
-        plain = segmenter.restore(segmenter.predict_logits(pixels), fits)
-        for one, other in zip(segmenter.predict_probs(some), plain, strict=True):
-            np.testing.assert_array_equal(one, other)
+def test_what_a_reader_a_network_and_a_writer_do_is_all_there_is_to_it(
+    segmenter: Segmenter, images: list[np.ndarray]
+) -> None:
+    """Training's val and eval take the three parts one by one, and the logits."""
+    network = segmenter.network
+    assert isinstance(network, TorchNetwork)
+    prepared = [segmenter.prepare(image) for image in images]
+    squares = np.stack([each.square for each in prepared])
+    logits = network.logits(squares)
+    assert logits.shape == (len(images), 1, 32, 32) and logits.dtype == torch.float32
+    for found in (segmenter.submit(prepared)(), network.submit(squares)(), logits.sigmoid()[:, 0].numpy()):
+        assert found.dtype == np.float32
+        for one, square, probs in zip(prepared, found, segmenter.predict_probs(images), strict=True):
+            np.testing.assert_array_equal(one.restore(square), probs)
+
+
+class Counting:
+    """A network that says a square's middle pixel, and remembers what it was asked."""
+
+    preprocess = PreprocessConfig(size=32)
+    in_channels, described, batch_size = 1, "counting", 4
+
+    def __init__(self) -> None:
+        self.seen: list[np.ndarray] = []
+
+    def submit(self, pixels: np.ndarray) -> Pending:
+        self.seen.append(pixels.copy())
+        found = np.broadcast_to((pixels[:, 16:17, 16:17, 0] + np.float32(1)) / 512, pixels.shape[:3]).astype(np.float32)
+        return lambda: found
+
+
+@pytest.mark.parametrize("tta", get_args(Tta))
+def test_a_square_without_a_pixel_is_computed_once(tta: Any) -> None:
+    network = Counting()
+    segmenter = Segmenter(network)
+    levels = [0, 7, 0, 0, 9, 0]
+    images = [np.full((40, 32, 1), level, np.uint8) for level in levels]
+    images[1][9, 9] = images[4][9, 9] = 0  # a pixel of 0 does not make a blank square
+    first = segmenter.predict_probs(images, tta=tta)
+    blank = [square for pixels in network.seen for square in pixels if not square.any()]
+    assert len(blank) == {"none": 1, "flips": 4, "d4": 8}[tta]  # a view each, of one square
+    asked = len(network.seen)
+    again = segmenter.predict_probs(images[:1], tta=tta)
+    assert len(network.seen) == asked
+    np.testing.assert_array_equal(again[0], first[0])
+    for at in (0, 2, 3, 5):
+        np.testing.assert_allclose(first[at], 1 / 512)
+    assert [float(first[at][20, 16]) for at in (1, 4)] == [8 / 512, 10 / 512]  # the others are where they were
+    for at in (1, 4):
+        np.testing.assert_array_equal(Segmenter(Counting()).predict_probs([images[at]], tta=tta)[0], first[at])
+
+
+def test_what_is_pending_may_be_asked_again_and_later(segmenter: Segmenter, images: list[np.ndarray]) -> None:
+    batches = [[segmenter.prepare(image) for image in some] for some in (images[:2], images[2:])]
+    pending = [segmenter.submit(batch) for batch in batches]
+    later = [each() for each in reversed(pending)]
+    for one, other in zip(pending, reversed(later), strict=True):
+        np.testing.assert_array_equal(one(), other)
 
 
 SYMMETRIES: dict[str, list[tuple[int, bool]]] = {
@@ -154,3 +210,13 @@ def test_the_threshold_itself_is_tumour() -> None:
     np.testing.assert_array_equal(apply_threshold(probs, 0.5), [[0, 1, 0, 1]])
     assert apply_threshold(probs, 0.5).dtype == np.uint8
     assert apply_threshold(probs, 0.0).all()
+
+
+def test_a_device_that_is_full_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    network = TorchNetwork(nn.Conv2d(3, 1, 1), PreprocessConfig(size=32), 3, CPU)
+    monkeypatch.setattr(network, "_forward", fill)
+    with pytest.raises(BrainsegError, match=r"not enough memory for 5 slices at a time.*--batch-size"):
+        network.submit(np.ones((5, 32, 32, 3), np.uint8))

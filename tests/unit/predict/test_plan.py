@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,26 @@ def test_the_list_may_be_read_by_the_plan_alone(run: Path, source: Path, tmp_pat
     inputs = open_inputs(Request(files_from="-"), io.BytesIO(str(source / "q" / "q_1.png").encode()))
     plan = make_plan(inputs, [run], Places(tmp_path / "out"), Settings())
     assert len(list(plan.jobs())) == 1 and list(plan.jobs()) == []
+
+
+@pytest.mark.parametrize("source", ["list", "-"])
+def test_few_bytes_are_remembered_of_an_input(run: Path, tmp_path: Path, source: str) -> None:
+    """A path alone is ten times what is kept, and a Path thirty times."""
+
+    def plan(count: int) -> tuple[int, int]:
+        """Bytes at the most, and jobs."""
+        listed = "\n".join(f"scans/TCGA_{n // 100}_19990101/TCGA_{n // 100}_19990101_{n}.tif" for n in range(count))
+        (tmp_path / "list").write_text(listed)
+        request = Request(files_from=source if source == "-" else str(tmp_path / "list"))
+        stdin = io.BytesIO(listed.encode())
+        tracemalloc.start()
+        try:
+            jobs = make_plan(open_inputs(request, stdin), [run], Places(tmp_path / "out"), Settings()).jobs()
+            total = sum(job.fault is None for job in jobs)
+            return tracemalloc.get_traced_memory()[1], total
+        finally:
+            tracemalloc.stop()
+
+    plan(1)  # what is imported when it is first used
+    (few, _), (many, total) = plan(500), plan(2000)
+    assert total == 2000 and (many - few) / 1500 < 250

@@ -14,9 +14,8 @@ from brainseg_cli.config import Config
 from brainseg_cli.data.manifest import Dataset, load_dataset
 from brainseg_cli.errors import TrainingError
 from brainseg_cli.metrics.counts import compute_counts
-from brainseg_cli.models.segmenter import Segmenter, apply_threshold, prepare_input
+from brainseg_cli.models.network import prepare_input
 from brainseg_cli.training.engine import Engine
-from brainseg_cli.training.measure import measure_split
 from brainseg_cli.training.state import TrainingState
 
 CPU = torch.device("cpu")
@@ -254,22 +253,3 @@ def test_the_train_numbers_are_those_of_the_pixels(
     expected = nn.functional.binary_cross_entropy_with_logits(logits, torch.cat(masks).float())
     assert row["train_loss"] == pytest.approx(float(expected), rel=1e-5)
     assert recorder.steps == [(1, step, 3) for step in (1, 2, 3)]
-
-
-def test_measuring_a_split(prepared: Dataset, tiny: Callable[..., Config], recorder: Any) -> None:
-    segmenter = Segmenter(linear().eval(), tiny().preprocess, 3, CPU)
-    told: list[tuple[int, int]] = []
-    table, loss = measure_split(
-        segmenter, prepared, "test", threshold=0.45, progress=lambda done, total, what: told.append((done, total))
-    )
-    rows = prepared.rows("test")
-    assert len(table) == len(rows) == 12 and told[-1] == (12, 12) and np.isnan(loss)
-    assert table["image"].tolist() == prepared.slices["image"].iloc[rows].tolist()
-    for row, (_, measured) in zip(rows, table.iterrows(), strict=True):
-        probs = segmenter.predict_probs([prepared.image(row)])[0]
-        counts = compute_counts(prepared.mask(row), apply_threshold(probs, 0.45))
-        assert tuple(measured[["tp", "fp", "fn", "tn"]]) == counts
-        assert measured["soft_prediction"] == pytest.approx(float(probs.sum()), rel=1e-4)
-    nobody = replace(prepared, slices=prepared.slices.assign(split="train"))
-    empty, _ = measure_split(segmenter, nobody, "test", threshold=0.5)
-    assert len(empty) == 0

@@ -1,6 +1,6 @@
 """A split through a network: every slice once, in order, and the sweep over its probabilities."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from torch import nn
 
 from brainseg_cli.config import Config
 from brainseg_cli.data.manifest import Dataset, load_dataset
+from brainseg_cli.models.network import TorchNetwork
 from brainseg_cli.models.segmenter import Segmenter
-from brainseg_cli.training.measure import BATCH_SIZE, predict_split, sweep_thresholds
+from brainseg_cli.training.measure import BATCH_SIZE, one_ahead, predict_split, sweep_thresholds
 
 
 @pytest.fixture(scope="module")
@@ -23,29 +24,34 @@ def prepared(dataset: Path) -> Dataset:
 @pytest.fixture(scope="module")
 def segmenter(tiny: Callable[..., Config]) -> Segmenter:
     torch.manual_seed(0)
-    return Segmenter(nn.Conv2d(3, 1, 3, padding=1).eval(), tiny().preprocess, 3, torch.device("cpu"))
+    return Segmenter(TorchNetwork(nn.Conv2d(3, 1, 3, padding=1), tiny().preprocess, 3, torch.device("cpu")))
 
 
 def test_every_slice_comes_once_in_order_at_its_own_size(prepared: Dataset, segmenter: Segmenter) -> None:
     everyone = replace(prepared, slices=prepared.slices.assign(split="train"))
-    heard: list[tuple[int, ...]] = []
     told: list[tuple[int, int]] = []
-
-    def hear(logits: torch.Tensor, references: torch.Tensor) -> None:
-        assert logits.shape == references.shape and set(references.unique().tolist()) <= {0, 1}
-        heard.append(tuple(logits.shape))
-
     found = list(
-        predict_split(
-            segmenter, everyone, "train", on_batch=hear, progress=lambda done, total, what: told.append((done, total))
-        )
+        predict_split(segmenter, everyone, "train", progress=lambda done, total, what: told.append((done, total)))
     )
     assert [row for row, _ in found] == list(range(33)) and BATCH_SIZE == 16
-    assert heard == [(16, 1, 32, 32), (16, 1, 32, 32), (1, 1, 32, 32)] and told == [(16, 33), (32, 33), (33, 33)]
+    assert told == [(16, 33), (32, 33), (33, 33)]
     for row, probs in found[::8]:
         assert probs.shape == prepared.mask(row).shape and probs.dtype == np.float32
         np.testing.assert_allclose(probs, segmenter.predict_probs([prepared.image(row)])[0], atol=1e-6)
     assert list(predict_split(segmenter, everyone, "test")) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_one_is_begun_before_the_last_is_given(count: int) -> None:
+    begun: list[int] = []
+
+    def begin() -> Iterator[int]:
+        for number in range(count):
+            begun.append(number)
+            yield number
+
+    given = [(number, len(begun)) for number in one_ahead(begin())]
+    assert given == [(number, min(number + 2, count)) for number in range(count)]
 
 
 def test_a_sweep_adds_up_a_patients_slices_wherever_they_lie(prepared: Dataset, segmenter: Segmenter) -> None:

@@ -1,5 +1,6 @@
 """The step: learning rates by hand, averages by hand, and accumulation that is the larger batch."""
 
+import copy
 import math
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from brainseg_cli.config import OptimizerConfig, ScheduleConfig
-from brainseg_cli.training.optimise import build_average, build_optimizer, compute_lr, set_lr
+from brainseg_cli.training.optimise import build_average, build_optimizer, compute_lr, load_optimizer, set_lr
 
 
 def network() -> nn.Sequential:
@@ -68,6 +69,30 @@ def test_optimisers_decay_weights_and_spare_norms_and_biases(settings: dict[str,
         assert decayed["momentum"] == momentum and decayed["nesterov"] == (momentum > 0)
     set_lr(optimizer, 0.01)
     assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.01]
+
+
+def stepped(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> torch.Tensor:
+    """Its weights after steps along gradients that are the same each time."""
+    for step in range(steps):
+        for parameter in model.parameters():
+            parameter.grad = torch.sin(torch.arange(parameter.numel()) + step).view_as(parameter)
+        optimizer.step()
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_state_saved_by_a_machine_that_computes_otherwise_goes_on(name: str) -> None:
+    config = OptimizerConfig(name=name, lr=0.1)
+    plain, fused = network(), network()
+    slow, fast = build_optimizer(plain, config), build_optimizer(fused, config)
+    assert all(group["fused"] for group in fast.param_groups)
+    for group in slow.param_groups:
+        group["fused"] = False
+    stepped(plain, slow, 2)
+    fused.load_state_dict(plain.state_dict())
+    load_optimizer(fast, copy.deepcopy(slow.state_dict()))
+    assert all(group["fused"] for group in fast.param_groups) and not any(g["fused"] for g in slow.param_groups)
+    torch.testing.assert_close(stepped(fused, fast, 2), stepped(plain, slow, 2), rtol=1e-6, atol=1e-7)
 
 
 def test_frozen_parameters_are_left_alone() -> None:

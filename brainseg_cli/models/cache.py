@@ -1,0 +1,102 @@
+"""Exports kept for the next time: beside the bundle, or where that is read-only in the user's own cache."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from brainseg_cli.errors import BrainsegError
+from brainseg_cli.io.images import read_bytes
+from brainseg_cli.io.inputs import is_there
+from brainseg_cli.models.exported import import_runtime
+from brainseg_cli.models.locate import BundleInfo
+
+EXPORT_VERSION = 1
+"""To be raised where `models.export` changes what it writes: older files are then made anew."""
+ASIDE, ABANDONED_S = ".export-", 3600
+"""What is being written; after an hour nobody is writing it any more."""
+
+
+def name_export(folder: Path, info: BundleInfo, runtime: str) -> str:
+    """The file name of a bundle's export: a hash of network, weights and intensity scaling, and who runs it.
+
+    An export was checked with one version of the runtime; the next one has another name.
+    """
+    version = import_runtime(runtime).__version__
+    digest = hashlib.sha256(f"{EXPORT_VERSION} {version} {info.preprocess.model_dump_json()}".encode())
+    for name in ("config.json", "model.safetensors"):
+        digest.update(hashlib.sha256(read_bytes(folder / name)).digest())
+    return f"{digest.hexdigest()[:32]}.{runtime}.onnx"
+
+
+def find_exports(folder: Path, name: str) -> list[Path]:
+    """Where it lies, the bundle's own first; nothing where it was not made yet."""
+    return [place / name for place in _list_places(folder) if is_there(place / name)]
+
+
+def write_export(folder: Path, name: str, runtime: str) -> Path:
+    """Export the bundle in `folder`, in fp32, and check that `runtime` agrees with PyTorch about it.
+
+    InputError for a bundle that cannot be loaded; BrainsegError where the network cannot be exported, they do not
+    agree, or there is no place for the file.
+    """
+    from brainseg_cli.models.export import check_export, export_onnx, load_exact
+
+    exact = load_exact(folder)
+    reasons = []
+    for place in _list_places(folder):
+        try:
+            with write_aside(place) as aside:
+                export_onnx(exact, aside / name)
+                check_export(exact, aside / name, runtime)
+                move([aside / name], place)
+        except OSError as error:
+            reasons.append(f"{place}: {error.strerror or error}")
+            continue
+        if place.parent == folder:
+            _remove_older(place / name, runtime)
+        return place / name
+    raise BrainsegError(f"there is no place to keep an export: {'; '.join(reasons)}")
+
+
+@contextmanager
+def write_aside(folder: Path) -> Iterator[Path]:
+    """A folder in `folder` for this writer alone: of shards that begin together each makes the file. Gone at the end.
+
+    What a kill left behind is removed once it is old.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{ASIDE}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=ASIDE, dir=folder) as aside:
+        yield Path(aside)
+
+
+def move(files: list[Path], folder: Path) -> None:
+    """Each to its name in `folder`, in the place of what is there, once all are on the disk."""
+    for file in files:
+        with file.open("rb+") as written:
+            os.fsync(written.fileno())
+    for file in files:
+        file.replace(folder / file.name)
+
+
+def _list_places(folder: Path) -> list[Path]:
+    places = [folder / "cache"]
+    with suppress(RuntimeError):  # a user without a home
+        places.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brainseg")
+    return places
+
+
+def _remove_older(path: Path, runtime: str) -> None:
+    """Of a bundle that was trained again, what was made of it before."""
+    for older in path.parent.glob(f"*.{runtime}.onnx"):
+        if older != path:
+            with suppress(OSError):
+                older.unlink()

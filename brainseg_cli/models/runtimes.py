@@ -1,0 +1,160 @@
+"""What runs a trained network: PyTorch on a GPU; on a CPU an export of it, made once and kept beside the bundle.
+
+No torch here, nor in what it opens from an export: segmenting a slice on a CPU need not wait for PyTorch to load.
+"""
+
+import ctypes
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from brainseg_cli.errors import BrainsegError, InputError, UsageError
+from brainseg_cli.models.exported import MODULES, check_precision, open_exported
+from brainseg_cli.models.locate import BundleInfo
+from brainseg_cli.models.metadata import OPENVINO, PRECISION, is_export, read_metadata
+from brainseg_cli.models.segmenter import Network
+from brainseg_cli.types import PredictPrecision, Runtime
+
+Tell: TypeAlias = Callable[[str], None]
+MAKERS = ("onnx", "onnxscript")
+"""The modules that an export is made with."""
+HALF_ERROR = 2e-2
+"""Of a probability: how far fp16 may be from fp32 and still be chosen for its speed."""
+
+
+def tell_nobody(text: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a user may ask for. `auto` on a GPU is PyTorch in fp16; on a CPU, in fp32, OpenVINO, else ONNX Runtime,
+    else PyTorch, whichever is installed; and PyTorch in fp32 wherever the faster one does not agree with it."""
+
+    runtime: Runtime = "auto"
+    device: str = "auto"
+    precision: PredictPrecision = "auto"
+
+
+def open_network(path: Path, info: BundleInfo, choice: Choice, *, tell: Tell = tell_nobody) -> Network:
+    """The network of a model/ folder or of an exported file, ready to run as `choice` says.
+
+    Of a folder an export is made where there is none, in about ten seconds, and kept in its cache/, or where that
+    cannot be written in the user's cache. UsageError for what cannot be combined or is not installed; InputError for
+    a bundle or a file that cannot be loaded; BrainsegError where a runtime that was asked for by name cannot run this
+    network or does not agree with PyTorch.
+    """
+    if is_export(path):
+        return _open_file(path, info, choice)
+    runtime = _choose_runtime(choice)
+    if runtime == "torch":
+        return _open_torch(path, info, choice)
+    precision = "fp32" if choice.precision == "auto" else choice.precision
+    check_precision(runtime, precision)
+    try:
+        return _open_export(path, info, runtime, precision, tell)
+    except InputError:
+        raise  # of the bundle itself: PyTorch would not load it either
+    except BrainsegError as error:
+        if choice.runtime != "auto":
+            raise
+        tell(f"{runtime} cannot be used: {error}; PyTorch runs the model instead, as with --runtime torch at once")
+        return _open_torch(path, info, choice)
+
+
+def list_missing(*modules: str) -> list[str]:
+    """Those that are not installed."""
+    return [name for name in modules if importlib.util.find_spec(name) is None]
+
+
+def require(asked: str, *modules: str) -> None:
+    """UsageError where what was `asked` for needs a module that is not installed."""
+    if missing := list_missing(*modules):
+        raise UsageError(f"{asked} needs {', '.join(missing)}", hint=f"pip install {' '.join(missing)}")
+
+
+def may_have_gpu() -> bool:
+    """Whether it is worth asking PyTorch for a GPU, which takes seconds: there is a driver with a device, or a Mac."""
+    if sys.platform == "darwin":
+        return True
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+
+
+def _choose_runtime(choice: Choice) -> Runtime:
+    if choice.runtime == "torch" or choice.device not in ("auto", "cpu"):
+        if choice.runtime not in ("auto", "torch"):
+            raise UsageError(f"--runtime {choice.runtime} computes on the CPU, not on {choice.device!r}")
+        return "torch"
+    if choice.runtime != "auto":
+        require(f"--runtime {choice.runtime}", MODULES[choice.runtime], *MAKERS)
+        return choice.runtime
+    if choice.precision == "fp16" or (choice.device == "auto" and may_have_gpu() and _has_gpu()):
+        return "torch"
+    runtimes: tuple[Runtime, ...] = ("openvino", "onnx")
+    for runtime in runtimes:
+        if not list_missing(MODULES[runtime], *MAKERS):
+            return runtime
+    return "torch"
+
+
+def _has_gpu() -> bool:
+    from brainseg_cli.models.devices import choose_device
+
+    return choose_device("auto").type != "cpu"
+
+
+def _open_torch(folder: Path, info: BundleInfo, choice: Choice) -> Network:
+    from brainseg_cli.models.bundle import load_bundle
+    from brainseg_cli.models.devices import choose_device
+    from brainseg_cli.models.network import TorchNetwork
+    from brainseg_cli.models.parity import measure_parity
+
+    device = choose_device(choice.device)
+    if choice.precision == "fp16" and device.type == "cpu":
+        raise UsageError("--precision fp16 needs a GPU", hint="auto, fp32 or bf16 on a CPU")
+    model, _ = load_bundle(folder)
+    channels = len(info.channel_names)
+    if choice.precision != "auto":
+        return TorchNetwork(model, info.preprocess, channels, device, choice.precision)
+    exact = TorchNetwork(model, info.preprocess, channels, device)
+    if device.type != "cuda":
+        return exact
+    half = TorchNetwork(model, info.preprocess, channels, device, "fp16")
+    return half if measure_parity(half, exact).max_error <= HALF_ERROR else exact
+
+
+def _open_export(folder: Path, info: BundleInfo, runtime: Runtime, precision: str, tell: Tell) -> Network:
+    from brainseg_cli.models.cache import find_exports, name_export, write_export
+
+    name = name_export(folder, info, runtime)
+    for path in find_exports(folder, name):
+        try:
+            return open_exported(path, info, runtime, precision)
+        except InputError:
+            pass  # damaged, or another user's: made anew
+    tell(f"making a copy of {folder} that this CPU runs faster, once")
+    return open_exported(write_export(folder, name, runtime), info, runtime, precision)
+
+
+def _open_file(path: Path, info: BundleInfo, choice: Choice) -> Network:
+    if choice.runtime == "torch" or choice.device not in ("auto", "cpu"):
+        asked = "--runtime torch" if choice.runtime == "torch" else f"--device {choice.device}"
+        raise UsageError(f"an exported file runs on the CPU without PyTorch, not with {asked}", where=path)
+    able = ["openvino"] if path.suffix.lower() == OPENVINO else list(MODULES)
+    if choice.runtime not in ("auto", *able):
+        raise UsageError(f"--runtime {choice.runtime} does not read {OPENVINO} files", where=path)
+    there = [runtime for runtime in able if not list_missing(MODULES[runtime])]
+    runtime = choice.runtime if choice.runtime != "auto" else next(iter(there), able[-1])
+    require(f"--runtime {runtime}", MODULES[runtime])
+    precision = read_metadata(path).get(PRECISION, "fp32")
+    if precision == "int8" and choice.precision != "auto":
+        raise UsageError(f"this file computes in int8, not in {choice.precision}", where=path)
+    return open_exported(path, info, runtime, precision if choice.precision == "auto" else choice.precision)

@@ -1,11 +1,13 @@
 """Files to masks: `brainseg predict` beside the bare network, a plain PyTorch loop and MONAI, on the same weights."""
 
 import io
+import itertools
 import multiprocessing
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -21,7 +23,8 @@ from brainseg_cli.data.manifest import Dataset, load_dataset
 from brainseg_cli.io.images import read_mask, write_image
 from brainseg_cli.io.sources import Request, open_inputs
 from brainseg_cli.metrics.counts import compute_counts, dice
-from brainseg_cli.models.ensemble import load_ensemble
+from brainseg_cli.models.ensemble import Ensemble, load_ensemble
+from brainseg_cli.models.exported import computes_bf16
 from brainseg_cli.models.locate import BundleInfo, find_bundle, read_info
 from brainseg_cli.models.runtimes import Choice
 from brainseg_cli.predict.plan import Places, make_plan
@@ -51,20 +54,26 @@ def _run(
     ensemble = load_ensemble([bundle], choice, tell=print)
     exact = [ensemble.prepare(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)) for path in images]
 
-    def ours() -> None:
-        plan = make_plan(
-            open_inputs(Request((str(images[0].parent),)), io.BytesIO()), [bundle], _place(folder / "ours"), Settings()
-        )
-        failed = [found.record for found in run_plan(plan, ensemble) if found.record["status"] != "ok"]
+    def ours(used: Ensemble, out: Path) -> None:
+        inputs = open_inputs(Request((str(images[0].parent),)), io.BytesIO())
+        plan = make_plan(inputs, [bundle], _place(out), Settings())
+        failed = [found.record for found in run_plan(plan, used) if found.record["status"] != "ok"]
         assert not failed, failed[0]
 
+    (network,) = [member.segmenter.network for member in ensemble.members]
+    squares = [prepared[0].square for prepared in exact]
+    stacks = [np.stack(squares[at : at + network.batch_size]) for at in range(0, len(squares), network.batch_size)]
+    blank = sum(not square.any() for square in squares)
+
     def bare() -> None:
-        waiting = [
-            ensemble.submit(exact[start : start + ensemble.batch_size])
-            for start in range(0, len(exact), ensemble.batch_size)
-        ]
-        for pending in waiting:
-            pending()
+        before = None
+        for pixels in stacks:
+            pending = network.submit(pixels)  # the next is begun before the last is waited for
+            if before is not None:
+                before()
+            before = pending
+        assert before is not None
+        before()
 
     here, there = multiprocessing.Pipe()
     asked = (images, bundle, folder, choice.device, workers)
@@ -77,22 +86,37 @@ def _run(
 
     own = f"brainseg predict ({ensemble.described})"
     sides: dict[str, Callable[[], object]] = {
-        own: ours,
+        own: partial(ours, ensemble, folder / "ours"),
         "the bare network, slices in memory": bare,
         "a plain PyTorch loop": partial(ask, "plain"),
         "MONAI": partial(ask, "monai"),
     }
+    made = ["ours"]
+    if choice.precision == "auto" and ensemble.described.startswith("openvino") and computes_bf16():
+        half = load_ensemble([bundle], replace(choice, precision="bf16"), tell=print)
+        sides["brainseg predict --precision bf16"] = partial(ours, half, folder / "bf16")
+        made.append("bf16")
     table = tabulate(time_in_turns(sides, repeats), len(images), ours=own)
     here.send("end")
     other.join()
-    for side in ("plain", "monai"):
-        print(f"dice of our masks and those of {side}: {_compare(folder / 'ours', folder / side):.5f}")  # noqa: T201
+    for one, side in itertools.product(made, ("plain", "monai")):
+        print(f"dice of our masks ({one}) and those of {side}: {_compare(folder / one, folder / side):.5f}")  # noqa: T201
     info = read_info(bundle)
-    print(f"{len(images)} slices, {name} at {info.preprocess.size} px")  # noqa: T201
+    print(f"{len(images)} slices, {blank} of them blank, {name} at {info.preprocess.size} px")  # noqa: T201
     print(table.to_string(index=False))  # noqa: T201
     versions = {each: version(each) for each in ("brainseg", "torch", "openvino", "monai")}
     table.insert(1, "network", f"{name} {info.preprocess.size}")
-    print(write_results("predict", table, versions))  # noqa: T201
+    hardware = torch_name(choice.device) if "cuda" in ensemble.described else None
+    print(write_results(f"predict-{name}", table, versions, hardware=hardware))  # noqa: T201
+
+
+def torch_name(device: str) -> str:
+    """The GPU's name."""
+    import torch
+
+    from brainseg_cli.models.devices import choose_device
+
+    return torch.cuda.get_device_name(choose_device(device))
 
 
 def write_slices(dataset: Dataset, folder: Path, count: int) -> list[Path]:

@@ -136,6 +136,8 @@ def export(
 
 
 def _ask(path: Path, out: Path, wanted: ExportFormat | None, int8: bool) -> _Asked:
+    if str(out) == "-":
+        raise UsageError("a model is a file, and cannot go to stdout", hint="-o FILE")
     bundles = find_bundles(path)
     if len(bundles) > 1:
         raise UsageError(f"holds {len(bundles)} models, and a file holds one", where=path, hint="name one of them")

@@ -35,7 +35,7 @@ leaves warnings and errors, `-v` adds detail.
 | 1 | could not be done, or a fault of the program |
 | 2 | wrong usage |
 | 3 | done in part: some inputs failed, each named |
-| 4 | a gate was not met (`eval --fail-under`, `--fail-over`) |
+| 4 | a gate was not met (`eval --fail-under`, `--fail-over`; `export --int8`) |
 | 130 | interrupted, by SIGINT or SIGTERM |
 | 141 | whoever read stdout closed it |
 

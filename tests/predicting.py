@@ -32,6 +32,9 @@ class Painted:
         painted = [image[..., 0].astype(np.float32) / 255 for (image,) in prepared]
         return lambda: [Ensembled(probs, [probs]) for probs in painted]
 
+    def cancel(self) -> None:
+        """What was begun is done."""
+
 
 def make(
     model: Path | Sequence[Path], out: Path | None, *inputs: Path | str, stdin: bytes = b"", **options: Any

@@ -40,7 +40,7 @@ def export_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a model as one file, for other programs and for `predict -m`: uint8 pixels to probabilities.
+    """Write a model as one file: for other programs and, where it is .onnx or .xml, for `predict -m`.
 
     The file says of itself what is to be done outside (crop, size, threshold); intensity scaling is inside. It is read
     again and held against PyTorch in fp32, and with --data measured on val beside it: where they do not agree nothing

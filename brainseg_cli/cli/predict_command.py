@@ -236,7 +236,9 @@ def _run(
     with ExitStack() as stack:
         progress = stack.enter_context(console.progress())
         # closed here, whatever comes: that is when the records are put in order
-        outcomes = stack.enter_context(closing(run(plan, ensemble, batch_size=batch_size, workers=workers)))
+        outcomes = stack.enter_context(
+            closing(run(plan, ensemble, batch_size=batch_size, workers=workers, on_left=tally.add))
+        )
         for outcome in outcomes:
             tally.add(outcome)
             record = outcome.record

@@ -17,7 +17,7 @@ from brainseg_cli.models.locate import BundleInfo
 
 EXPORT_VERSION = 1
 """To be raised where `models.export` changes what it writes: older files are then made anew."""
-ASIDE, ABANDONED_S = ".export-", 3600
+ASIDE, ABANDONED_S = ".brainseg-export-", 24 * 3600
 """What is being written; after an hour nobody is writing it any more."""
 
 
@@ -50,6 +50,7 @@ def write_export(folder: Path, name: str, runtime: str) -> Path:
     reasons = []
     for place in _list_places(folder):
         try:
+            sweep(place)
             with write_aside(place) as aside:
                 export_onnx(exact, aside / name)
                 check_export(exact, aside / name, runtime)
@@ -65,15 +66,8 @@ def write_export(folder: Path, name: str, runtime: str) -> Path:
 
 @contextmanager
 def write_aside(folder: Path) -> Iterator[Path]:
-    """A folder in `folder` for this writer alone: of shards that begin together each makes the file. Gone at the end.
-
-    What a kill left behind is removed once it is old.
-    """
+    """A folder in `folder` for this writer alone, gone at the end: shards that begin together each make the file."""
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f"{ASIDE}*"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > ABANDONED_S:
-                shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=ASIDE, dir=folder) as aside:
         yield Path(aside)
 
@@ -92,6 +86,14 @@ def _list_places(folder: Path) -> list[Path]:
     with suppress(RuntimeError):  # a user without a home
         places.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brainseg")
     return places
+
+
+def sweep(place: Path) -> None:
+    """What a kill left behind in a cache of ours is removed once it is old."""
+    for left in place.glob(f"{ASIDE}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(left)
 
 
 def _remove_older(path: Path, runtime: str) -> None:

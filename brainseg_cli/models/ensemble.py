@@ -92,6 +92,11 @@ class Ensemble:
 
         return wait
 
+    def cancel(self) -> None:
+        """As `Network.cancel`, of all members."""
+        for member in self.members:
+            member.segmenter.network.cancel()
+
     def predict(self, images: Sequence[Image], *, tta: Tta = "none") -> list[Ensembled]:
         """uint8 (H, W, C) each, sizes may differ -> their probabilities, as `Segmenter.predict_probs`.
 

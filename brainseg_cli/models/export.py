@@ -62,6 +62,9 @@ class Reloaded:
         done = self._program(torch.from_numpy(pixels)).numpy()
         return lambda: done
 
+    def cancel(self) -> None:
+        """Nothing: what was submitted is done."""
+
 
 def load_exact(folder: Path) -> Exact:
     """InputError as `load_bundle`."""

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -42,11 +42,23 @@ class ExportedNetwork:
         self.preprocess, self.in_channels = info.preprocess, len(info.channel_names)
         self.described, self.batch_size = described, BATCH_SIZE
         self._infer, self._pool = infer, ThreadPoolExecutor(lanes)
+        self._cancelled = 0
 
     def submit(self, pixels: npt.NDArray[np.uint8]) -> Pending:
         """As `Network.submit`."""
-        slices = [self._pool.submit(self._infer, pixels[at : at + 1]) for at in range(len(pixels))]
+        before = self._cancelled
+
+        def infer(at: int) -> Squares:
+            if self._cancelled != before:
+                raise CancelledError
+            return self._infer(pixels[at : at + 1])
+
+        slices = [self._pool.submit(infer, at) for at in range(len(pixels))]
         return lambda: np.concatenate([each.result() for each in slices])
+
+    def cancel(self) -> None:
+        """As `Network.cancel`."""
+        self._cancelled += 1
 
 
 def open_exported(path: Path, info: BundleInfo, runtime: str, precision: str) -> ExportedNetwork:

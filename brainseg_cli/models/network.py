@@ -83,6 +83,9 @@ class TorchNetwork:
 
         return wait
 
+    def cancel(self) -> None:
+        """Nothing: what was submitted is begun."""
+
     def _forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.model(inputs.to(self.dtype).contiguous(memory_format=torch.channels_last))
         return logits.float()

@@ -55,7 +55,11 @@ def open_network(path: Path, info: BundleInfo, choice: Choice, *, tell: Tell = t
     precision = "fp32" if choice.precision == "auto" else choice.precision
     check_precision(runtime, precision)
     try:
-        return _open_export(path, info, runtime, precision, tell)
+        try:
+            return _open_export(path, info, runtime, precision, tell)
+        except (RuntimeError, ImportError) as error:  # of a runtime, in its first inference or before
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise BrainsegError(f"{runtime} cannot run this network: {reason}") from None
     except InputError:
         raise  # of the bundle itself: PyTorch would not load it either
     except BrainsegError as error:
@@ -100,7 +104,8 @@ def _choose_runtime(choice: Choice) -> Runtime:
         return "torch"
     runtimes: tuple[Runtime, ...] = ("openvino", "onnx")
     for runtime in runtimes:
-        if not list_missing(MODULES[runtime], *MAKERS):
+        able = runtime == "openvino" or choice.precision != "bf16"
+        if able and not list_missing(MODULES[runtime], *MAKERS):
             return runtime
     return "torch"
 

@@ -39,6 +39,9 @@ class Network(Protocol):
     def submit(self, pixels: npt.NDArray[np.uint8]) -> Pending:
         """uint8 (N, size, size, C), N at least 1, is begun; what is pending is (N, size, size)."""
 
+    def cancel(self) -> None:
+        """Give up what was submitted and is not begun: whoever waits for it gets CancelledError."""
+
 
 class Prepared(NamedTuple):
     """An image in the network's geometry, (size, size, C) uint8, and the way back."""

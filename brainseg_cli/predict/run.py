@@ -41,17 +41,25 @@ class Outcome(NamedTuple):
 
 
 def run(
-    plan: Plan, ensemble: Ensemble, *, batch_size: int | None = None, workers: int | None = None
+    plan: Plan,
+    ensemble: Ensemble,
+    *,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    on_left: Callable[[Outcome], object] = lambda _: None,
 ) -> Generator[Outcome]:
     """Segment and write, in the order of the inputs; an outcome a slice as soon as its mask is on disk.
 
     A slice that cannot be read, segmented or written has `status` `failed` and `error` instead of numbers; the others
-    go on. Memory holds a few batches and the inputs' names; of volumes, a patient. Of a list that is
+    go on. Memory holds a few batches and the inputs' names; of volumes, a few patients. Of a list that is
     still growing, no slice waits for a later one, but for a patient's last. The records go into predictions.jsonl,
-    those of failures into failures.jsonl too. DiskError where nothing more can be written.
+    those of failures into failures.jsonl too. Where it is left before its end, `on_left` hears of what was
+    written and not asked for any more. DiskError where nothing more can be written.
     """
     left: list[Outcome] = []
-    outcomes = _run(plan, ensemble, batch_size or ensemble.batch_size, workers or WORKERS, left)
+    outcomes = _run(
+        plan, ensemble, batch_size or ensemble.batch_size, max(1, WORKERS if workers is None else workers), left
+    )
     if plan.places.folder is None:
         yield from outcomes
         return
@@ -66,6 +74,7 @@ def run(
             with suppress(DiskError):
                 for outcome in left:
                     records.write(outcome.record)
+                    on_left(outcome)
 
 
 class Batch(NamedTuple):
@@ -106,13 +115,20 @@ def _run(plan: Plan, ensemble: Ensemble, batch_size: int, workers: int, left: li
     done: deque[Outcome | DiskError] = deque()
     try:
         with finishing, reading:
-            while batch := finishing.take(1, wait=True):
-                done.extend(batch[0])
-                while done:
-                    outcome = done.popleft()
-                    if isinstance(outcome, DiskError):
-                        raise outcome
-                    yield outcome
+            try:
+                while batch := finishing.take(1, wait=True):
+                    done.extend(batch[0])
+                    while done:
+                        outcome = done.popleft()
+                        if isinstance(outcome, DiskError):
+                            raise outcome
+                        yield outcome
+            except BaseException:
+                ensemble.cancel()  # else who left would wait for some batches more
+                raise
+    except BaseException:
+        ensemble.cancel()  # what was begun meanwhile
+        raise
     finally:
         done.extend(chain.from_iterable(finishing.leave()))
         left.extend(outcome for outcome in done if isinstance(outcome, Outcome))

@@ -58,6 +58,8 @@ def tell_provenance(
 def _tell_options(settings: Settings, threshold: float) -> Json:
     told = asdict(settings) | {"threshold": threshold}
     told |= told.pop("steps")
+    if settings.precision == "auto":
+        del told["precision"]  # whoever computes: that is told by `runtime`
     if settings.pixel_mm is not None:
         told["pixel_mm"] = list(settings.pixel_mm)  # as it reads back
     return told

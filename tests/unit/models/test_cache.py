@@ -15,7 +15,16 @@ from brainseg_cli.config import PreprocessConfig
 from brainseg_cli.errors import BrainsegError
 from brainseg_cli.models import cache, export, runtimes
 from brainseg_cli.models.bundle import write_info
-from brainseg_cli.models.cache import ABANDONED_S, find_exports, move, name_export, write_aside, write_export
+from brainseg_cli.models.cache import (
+    ABANDONED_S,
+    ASIDE,
+    find_exports,
+    move,
+    name_export,
+    sweep,
+    write_aside,
+    write_export,
+)
 from brainseg_cli.models.locate import BundleInfo
 from brainseg_cli.models.runtimes import Choice, open_network
 
@@ -155,17 +164,20 @@ def test_of_a_network_that_was_trained_again_the_older_export_goes(
 
 
 def test_what_a_kill_left_behind_goes_once_it_is_old(tmp_path: Path) -> None:
-    young, old = tmp_path / ".export-young", tmp_path / ".export-old"
+    young, old = tmp_path / f"{ASIDE}young", tmp_path / f"{ASIDE}old"
     for left in (young, old):
         left.mkdir()
         (left / "half.onnx").touch()
     long_ago = time.time() - ABANDONED_S - 60
     os.utime(old, (long_ago, long_ago))
+    with write_aside(tmp_path) as aside:  # it may be a folder of the user's
+        assert old.exists()
+    sweep(tmp_path)
     with write_aside(tmp_path) as aside:
         (aside / "whole.onnx").write_text("new")
         assert aside.parent == tmp_path and young.exists() and not old.exists()
         move([aside / "whole.onnx"], tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".export-young", "whole.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{ASIDE}young", "whole.onnx"]
 
 
 def test_of_what_fails_nothing_is_left(tmp_path: Path) -> None:

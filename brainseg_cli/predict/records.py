@@ -64,7 +64,10 @@ class Records:
                 remove(self.failures)
 
     def _find_last(self, file: BinaryIO) -> tuple["array[int]", "array[int]"]:
-        """Where the last line of each image begins, in the order of their first ones; and of those that failed."""
+        """Where the last line of each image begins, and of those that failed.
+
+        In the order of this run, where it came by all of them, else in that of their first lines.
+        """
         images, masks = Numbers(), Numbers()
         places, owners, failures = array("q"), array("q"), bytearray()
         end = 0
@@ -86,10 +89,13 @@ class Records:
                 elif (owner := owners[place]) != number:  # the same mask, of an image that is named otherwise now
                     places[owner], owners[place] = GONE, number
             places[number], failures[number] = start, failed
-        kept = array("q", (place for place in places if place != GONE))
-        return kept, array(
-            "q", (place for place, failed in zip(places, failures, strict=True) if failed and place != GONE)
-        )
+        kept = [place for place in places if place != GONE]
+        left = [place for place, failed in zip(places, failures, strict=True) if failed and place != GONE]
+        if min(kept, default=0) >= self._former_bytes:
+            # all have come by again: an interrupt may have left out one and told of those after it
+            kept.sort()
+            left.sort()
+        return array("q", kept), array("q", left)
 
 
 def _copy(file: BinaryIO, places: Iterable[int], path: Path) -> None:

@@ -85,6 +85,19 @@ def test_records_say_what_stands_where_a_run_is_left(run: Path, source: Path, tm
         assert told[0]["provenance"]["options"]["threshold"] == 0.9
 
 
+def test_a_run_over_all_puts_them_in_its_order(run: Path, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    list(paint(make(run, out, source)))
+    path = out / "predictions.jsonl"
+    whole = path.read_bytes()
+    first, *rest = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join(rest))  # an interrupt came between a mask and its record
+    assert go_on(run, out, source) == [True] * 3 and path.read_bytes() == whole
+    path.write_bytes(b"".join([*rest, first]))
+    list(paint(make(run, out, source / "p" / "p_2.png", relative_to=source, resume=True)))
+    assert path.read_bytes() == b"".join([*rest, first])  # of a part, it leaves the others where they are
+
+
 def test_half_a_line_is_no_record(run: Path, source: Path, tmp_path: Path) -> None:
     list(paint(make(run, tmp_path / "out", source)))
     path = tmp_path / "out" / "predictions.jsonl"

@@ -67,7 +67,7 @@ class Reading(Generic[Job, Read]):
             if not taken and isinstance(self._ended, BaseException):
                 raise self._ended
             return [future.result() for future in taken]
-        except BaseException:  # an interrupt while it waits
+        except BaseException:  # whatever it is, an interrupt too: what was taken is not lost to `leave`
             self._left.extend(taken)
             raise
 
@@ -95,7 +95,7 @@ class Reading(Generic[Job, Read]):
             for job in self._jobs:
                 if self._stopped.is_set() or not self._put(self._pool.submit(self._read, job)):
                     return
-        except BaseException as error:
+        except BaseException as error:  # whatever it is: `take` raises it, in its turn
             self._put(error)
         else:
             self._put(None)

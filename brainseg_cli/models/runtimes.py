@@ -55,11 +55,7 @@ def open_network(path: Path, info: BundleInfo, choice: Choice, *, tell: Tell = t
     precision = "fp32" if choice.precision == "auto" else choice.precision
     check_precision(runtime, precision)
     try:
-        try:
-            return _open_export(path, info, runtime, precision, tell)
-        except (RuntimeError, ImportError) as error:  # of a runtime, in its first inference or before
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise BrainsegError(f"{runtime} cannot run this network: {reason}") from None
+        return _open_export(path, info, runtime, precision, tell)
     except InputError:
         raise  # of the bundle itself: PyTorch would not load it either
     except BrainsegError as error:

@@ -123,13 +123,10 @@ def _run(plan: Plan, ensemble: Ensemble, batch_size: int, workers: int, left: li
                         if isinstance(outcome, DiskError):
                             raise outcome
                         yield outcome
-            except BaseException:
-                ensemble.cancel()  # else who left would wait for some batches more
-                raise
-    except BaseException:
-        ensemble.cancel()  # what was begun meanwhile
-        raise
+            finally:
+                ensemble.cancel()  # who leaves early does not wait for what is queued; at the end nothing is
     finally:
+        ensemble.cancel()  # what the network's thread began meanwhile
         done.extend(chain.from_iterable(finishing.leave()))
         left.extend(outcome for outcome in done if isinstance(outcome, Outcome))
 

@@ -135,14 +135,18 @@ def _open_torch(folder: Path, info: BundleInfo, choice: Choice) -> Network:
 def _open_export(folder: Path, info: BundleInfo, runtime: Runtime, precision: str, tell: Tell) -> Network:
     from brainseg_cli.models.cache import find_exports, name_export, write_export
 
-    name = name_export(folder, info, runtime)
-    for path in find_exports(folder, name):
-        try:
-            return open_exported(path, info, runtime, precision)
-        except InputError:
-            pass  # damaged, or another user's: made anew
-    tell(f"making a copy of {folder} that this CPU runs faster, once")
-    return open_exported(write_export(folder, name, runtime), info, runtime, precision)
+    try:
+        name = name_export(folder, info, runtime)
+        for path in find_exports(folder, name):
+            try:
+                return open_exported(path, info, runtime, precision)
+            except InputError:
+                pass  # damaged, or another user's: made anew
+        tell(f"making a copy of {folder} that this CPU runs faster, once")
+        return open_exported(write_export(folder, name, runtime), info, runtime, precision)
+    except (RuntimeError, ImportError) as error:  # the runtime's, when it is loaded or first computes
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BrainsegError(f"{runtime} cannot run this network: {reason}") from None
 
 
 def _open_file(path: Path, info: BundleInfo, choice: Choice) -> Network:

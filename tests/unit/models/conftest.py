@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bundle_sample import SIZE, about
 
-from brainseg_cli.config import ModelConfig, PreprocessConfig
+from brainseg_cli.config import ModelConfig
 from brainseg_cli.models.build import build_model
 from brainseg_cli.models.bundle import save_bundle
 from brainseg_cli.models.locate import BundleInfo
@@ -17,25 +18,6 @@ from brainseg_cli.models.runtimes import Choice, open_network
 from brainseg_cli.models.segmenter import Network
 
 RUNTIMES = ("torch", "openvino", "onnx")
-SIZE = 32
-
-
-def about(**changes: Any) -> BundleInfo:
-    known: dict[str, Any] = {
-        "brainseg_version": "0.1.0",
-        "torch_version": "2",
-        "preprocess": PreprocessConfig(size=SIZE),
-        "threshold": 0.4,
-        "channel_names": ["pre-contrast", "FLAIR", "post-contrast"],
-        "encoder_weights": "none",
-        "dataset_hash": "d",
-        "split": "70/15/15",
-        "split_hash": "s",
-        "leaky": False,
-        "epoch": 1,
-        "val_dice_patient": None,
-    }
-    return BundleInfo(**known | changes)
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,11 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from bundle_sample import about
 from torch import Tensor, nn
 
 from brainseg_cli.config import ModelConfig, PreprocessConfig
@@ -20,24 +20,6 @@ from brainseg_cli.models.runtimes import Choice
 from brainseg_cli.models.segmenter import Segmenter
 
 BY_TORCH = Choice(runtime="torch", device="cpu")
-
-
-def about(**changes: Any) -> BundleInfo:
-    known: dict[str, Any] = {
-        "brainseg_version": "0.1.0",
-        "torch_version": "2",
-        "preprocess": PreprocessConfig(size=32),
-        "threshold": 0.5,
-        "channel_names": ["pre-contrast", "FLAIR", "post-contrast"],
-        "encoder_weights": "none",
-        "dataset_hash": "d",
-        "split": "70/15/15",
-        "split_hash": "s",
-        "leaky": False,
-        "epoch": 1,
-        "val_dice_patient": None,
-    }
-    return BundleInfo(**known | changes)
 
 
 def network(seed: int, channels: int = 3) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,3 +88,24 @@ def test_a_file_that_cannot_be_loaded_is_told_in_one_line(runtime: str, info: Bu
         with pytest.raises(InputError, match="cannot be loaded by O") as caught:
             open_exported(tmp_path / "m.onnx", info, runtime, "fp32")
         assert caught.value.where == tmp_path / "m.onnx" and "\n" not in str(caught.value)
+
+
+def test_what_is_queued_is_given_up_and_what_comes_after_is_not(info: BundleInfo) -> None:
+    begun, go_on, asked = threading.Event(), threading.Event(), []
+
+    def infer(pixels: np.ndarray) -> np.ndarray:
+        asked.append(int(pixels[0, 0, 0, 0]))
+        begun.set()
+        assert go_on.wait(10)
+        return pixels[..., 0].astype(np.float32)
+
+    network = ExportedNetwork(infer, 1, info, "slow")
+    pixels = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
+    pending = network.submit(pixels)
+    assert begun.wait(10)
+    network.cancel()
+    go_on.set()
+    with pytest.raises(CancelledError):
+        pending()
+    assert network.submit(pixels[2:])().shape == (1, 32, 32)
+    assert asked == [0, 2]

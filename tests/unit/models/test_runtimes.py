@@ -177,6 +177,27 @@ def test_where_the_faster_one_fails_pytorch_does_it_and_it_is_told(
     assert len(list((copied / "cache").iterdir())) == 2  # what was there; nothing is left of this
 
 
+def test_a_runtime_that_breaks_when_it_is_loaded_is_no_fault_of_ours(
+    copied: Path, info: BundleInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(*_: Any) -> None:
+        raise RuntimeError("illegal instruction\nand where")
+
+    monkeypatch.setattr(runtimes, "open_exported", break_off)
+    heard: list[str] = []
+    assert open_network(copied, info, Choice("auto", "cpu"), tell=heard.append).described == "torch fp32 cpu"
+    assert len(heard) == 1 and "openvino cannot run this network: illegal instruction; PyTorch" in heard[0]
+    with pytest.raises(BrainsegError, match=r"openvino cannot run this network: illegal instruction$"):
+        open_network(copied, info, Choice("openvino", "cpu"))
+
+
+def test_auto_in_bf16_takes_who_computes_in_it(
+    exported: Path, info: BundleInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "openvino")
+    assert open_network(exported, info, Choice("auto", "cpu", "bf16")).described == "torch bf16 cpu"
+
+
 def test_a_bundle_that_cannot_be_loaded_is_told_once(copied: Path, info: BundleInfo) -> None:
     (copied / "model.safetensors").write_bytes(b"")
     heard: list[str] = []

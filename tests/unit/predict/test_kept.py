@@ -1,13 +1,14 @@
 """What is never lost or believed: masks of unreadable images, records of other slices, maps and notes of others."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from predicting import draw, make, paint, records, tree
+from predicting import Painted, draw, make, paint, records, tree
 
 from brainseg_cli.errors import UsageError
 from brainseg_cli.io.embedded import encode_mask, read_about
@@ -83,6 +84,23 @@ def test_records_say_what_stands_where_a_run_is_left(run: Path, source: Path, tm
             about = read_about(Path(line["mask"]))
             assert about is not None and about["provenance"] == line["provenance"]
         assert told[0]["provenance"]["options"]["threshold"] == 0.9
+
+
+def test_who_leaves_hears_of_what_was_written(run: Path, source: Path, tmp_path: Path) -> None:
+    from brainseg_cli.predict.run import run as run_plan
+
+    told: list[Any] = []
+    running = run_plan(
+        make(run, tmp_path / "out", source),
+        Painted(),
+        batch_size=1,
+        on_left=told.append,  # type: ignore[arg-type]
+    )
+    outcomes = [next(running)]
+    time.sleep(0.3)  # the others are made meanwhile
+    running.close()
+    written = sorted(str(path) for path in (tmp_path / "out").rglob("*.png"))
+    assert len(written) == 3 and sorted(found.record["mask"] for found in [*outcomes, *told]) == written
 
 
 def test_a_run_over_all_puts_them_in_its_order(run: Path, source: Path, tmp_path: Path) -> None:

@@ -112,6 +112,9 @@ class TrainConfig(Section):
     """The share of slices with tumour among those an epoch sees; 0 takes every slice as it comes."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Weights averaged over steps are what is validated and saved; 0 leaves that out."""
+    choose: Literal["best", "last"] = "best"
+    """Whose weights are kept: of the epoch that is best on val, or of the last one. `last` needs no val: in a
+    k-fold every other fold is trained on. Patience and `plateau` go by val, and never act with it."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after this many epochs without a better val; 0 never does."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

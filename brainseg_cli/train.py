@@ -72,7 +72,7 @@ def train(
     world, device = join(device_name)
     if world.leads:
         _refuse_existing(out, overwrite=overwrite)
-    dataset = load_dataset(dataset_path).with_fold(fold)
+    dataset = load_dataset(dataset_path).with_fold(fold, val=config.train.choose == "best")
     _check_trainable(dataset)
     _check_shares(dataset, config, world)
     torch.manual_seed(config.train.seed)
@@ -119,7 +119,7 @@ def resume(
     world, device = join(device_name)
     run = RunFolder(out)
     info, config = run.read_info(), run.read_config()
-    dataset = load_dataset(dataset_path or Path(info.dataset)).with_fold(info.fold)
+    dataset = run.load_dataset(dataset_path)
     if (dataset.info.content_hash, dataset.split_hash()) != (info.dataset_hash, info.split_hash):
         raise InputError("is not the dataset, or not the split, that this run began with", where=dataset.folder)
     _check_shares(dataset, config, world)
@@ -167,7 +167,7 @@ def _run(
     log.info("slices: %s", rows)
     if state is not None and world.leads:
         run.write_metrics(state.rows)  # it may have been stopped between its state and its table
-    if not rows["val"]:
+    if not rows["val"] and config.train.choose == "best":
         observer.on_message("there is no val split: the best epoch is chosen on the slices that are trained on")
 
     def keep_best(best: nn.Module, row: dict[str, float]) -> None:
@@ -252,7 +252,7 @@ def draw_run_figures(
     if patients.empty:
         return []
     measured = run.read_report("slices.csv").set_index("image")
-    dataset = load_dataset(dataset_path or Path(info.dataset)).with_fold(info.fold)
+    dataset = run.load_dataset(dataset_path)
     model, bundle = load_bundle(path)
     network = TorchNetwork(model, bundle.preprocess, len(bundle.channel_names), choose_device(device_name))
     segmenter = Segmenter(network)

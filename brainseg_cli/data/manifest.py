@@ -107,9 +107,9 @@ class Dataset:
         """Whether `split` names folds, of which `with_fold` makes train, val and test."""
         return any(str(name).startswith("fold-") for name in self.slices["split"].unique())
 
-    def with_fold(self, fold: int | None) -> "Dataset":
+    def with_fold(self, fold: int | None, *, val: bool = True) -> "Dataset":
         """The same slices with `split` in train, val and test; `resolve_fold` says which."""
-        split = resolve_fold(self.slices["split"].tolist(), fold)
+        split = resolve_fold(self.slices["split"].tolist(), fold, val=val)
         return Dataset(self.folder, self.info, self.slices.assign(split=split))
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:

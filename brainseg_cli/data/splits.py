@@ -92,8 +92,10 @@ def assign_split(
     return Split(spec, [of_patient[patient] for patient in patients])
 
 
-def resolve_fold(by_row: Sequence[str], fold: int | None) -> list[str]:
+def resolve_fold(by_row: Sequence[str], fold: int | None, *, val: bool = True) -> list[str]:
     """train, val and test of a k-fold dataset: fold `fold` is test, the next one val, the others train.
+
+    Without `val` nobody chooses, and all the others train.
 
     A dataset that is already split so is returned as it is. UsageError where a fold is missing or too many.
     """
@@ -106,7 +108,7 @@ def resolve_fold(by_row: Sequence[str], fold: int | None) -> list[str]:
         raise UsageError(
             f"this dataset has {len(folds)} folds", hint=f"brainseg train --fold 0 to {len(folds) - 1} chooses"
         )
-    roles = {folds[fold]: "test", folds[(fold + 1) % len(folds)]: "val"}
+    roles = {folds[(fold + 1) % len(folds)]: "val" if val else "train", folds[fold]: "test"}
     return [roles.get(name, "train") for name in by_row]
 
 

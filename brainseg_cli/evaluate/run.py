@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainseg_cli.data.manifest import Dataset, load_dataset
+from brainseg_cli.data.manifest import Dataset
 from brainseg_cli.errors import InputError, UsageError
 from brainseg_cli.evaluate.side import Side, measure_all
 from brainseg_cli.metrics.measure import PIXELS, Load, MaskPair, Ruler
@@ -48,10 +48,8 @@ def measure_run(
 
     run = RunFolder(path)
     info = run.read_info()
-    home = info if on_slices_of is None else RunFolder(on_slices_of).read_info()
-    dataset = load_dataset(dataset_path or Path(home.dataset))
-    fold = home.fold if dataset.has_folds else None
-    dataset = dataset.with_fold(fold)
+    home = RunFolder(on_slices_of or path)
+    dataset = home.load_dataset(dataset_path)
     is_own = (dataset.info.content_hash, dataset.split_hash()) == (info.dataset_hash, info.split_hash)
     if not is_own and dataset_path is None and on_slices_of is None:
         raise InputError("was prepared anew since this run; its slices or splits differ", where=dataset.folder)
@@ -99,7 +97,7 @@ def measure_run(
         "dataset_hash": dataset.info.content_hash,
         "split": split,
         "split_name": dataset.info.split,
-        "fold": fold,
+        "fold": home.read_info().fold,
         "split_hash": dataset.split_hash(),
         "leaky": leaky,
         "threshold": chosen,

@@ -76,8 +76,8 @@ class Engine:
         self.loader, self.sampler = build_loader(
             dataset, config, workers=workers, pin_memory=device.type == "cuda", share=world.share
         )
-        split = "val" if len(dataset.rows("val")) else "train"
-        self.validation = Validation(dataset, split, config.preprocess, self.loss)
+        judged = "val" if len(dataset.rows("val")) else "train" if config.train.choose == "best" else "nobody"
+        self.validation = Validation(dataset, judged, config.preprocess, self.loss)
         self.state = state or TrainingState()
         if state is not None:
             self._restore(state)
@@ -104,7 +104,7 @@ class Engine:
             score = row["val_dice_patient"] if math.isfinite(row["val_dice_patient"]) else -row["val_loss"]
             state.epoch += 1
             state.stale_epochs += 1
-            best = state.best_epoch == 0 or score > state.best_score
+            best = state.best_epoch == 0 or score > state.best_score or train.choose == "last"
             if best:
                 state.best_score, state.best_epoch, state.stale_epochs = score, state.epoch, 0
                 keep_best(self.final_model, row)
@@ -198,7 +198,7 @@ class Engine:
         return self.validation.summarise(join_parts(self.world.gather_objects(found)))
 
     def _warn_of_background(self, row: dict[str, float]) -> None:
-        if row["val_predicted_px"] == 0 and self.state.epoch in (3, 10, 30):
+        if self.validation.batches and row["val_predicted_px"] == 0 and self.state.epoch in (3, 10, 30):
             self.observer.on_message(
                 f"after {self.state.epoch} epochs every val prediction is all background; likely causes: a "
                 "learning rate too high or too low (--lr), too few slices with tumour in an epoch "

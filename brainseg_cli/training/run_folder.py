@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from brainseg_cli.config import Config, read_config
-from brainseg_cli.data.manifest import Dataset
+from brainseg_cli.data.manifest import Dataset, load_dataset
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.atomic import write_json, write_text
 from brainseg_cli.io.contracts import Contract, read_contract
@@ -136,6 +136,13 @@ class RunFolder:
     def read_config(self) -> Config:
         """config.toml."""
         return read_config(self.config)
+
+    def load_dataset(self, path: Path | None = None) -> Dataset:
+        """The dataset that the run began with, or the one at `path`, split as the run had it. InputError for none."""
+        info = self.read_info()
+        dataset = load_dataset(path or Path(info.dataset))
+        chosen_on_val = self.read_config().train.choose == "best"
+        return dataset.with_fold(info.fold if dataset.has_folds else None, val=chosen_on_val)
 
     def read_info(self) -> RunInfo:
         """run.json. InputError where the folder is no run."""

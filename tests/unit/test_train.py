@@ -313,6 +313,26 @@ def test_without_val_the_run_says_what_chose(
     assert RunFolder(tmp_path / "run").read_thresholds() is None
 
 
+def test_the_last_epoch_is_kept_where_nobody_chooses(
+    phantom: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any
+) -> None:
+    """Every other fold is trained on, nothing is validated, and eval measures the fold that was held back."""
+    prepare.write_dataset(prepare.check(phantom, split="kfold:3", workers=1), tmp_path / "data")
+    config = tiny({"train.choose": "last", "train.epochs": 2})
+    result = train(tmp_path / "data", tmp_path / "run", config, recorder, fold=1, device_name="cpu", workers=0)
+    assert (result.best_epoch, result.epochs, result.best_val_dice_patient) == (2, 2, None)
+    assert recorder.best == [True, True] and recorder.messages == []
+    assert RunFolder(tmp_path / "run").read_metrics()["val_dice"].isna().all()
+    info = load_bundle(tmp_path / "run")[1]
+    assert (info.epoch, info.threshold, info.threshold_from) == (2, 0.5, "default")
+    split = RunFolder(tmp_path / "run").read_split()
+    assert {name: len(patients) for name, patients in split.items()} == {"train": 4, "test": 2}
+    side = measure_run(tmp_path / "run", device_name="cpu")
+    assert set(side.measures.patients["patient_id"]) == split["test"] and not side.about["leaky"]
+    again = resume(tmp_path / "run", recorder, device_name="cpu", workers=0)
+    assert (again.best_epoch, again.epochs) == (2, 2)
+
+
 def test_without_tumour_in_val_the_threshold_stays(
     phantom: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any
 ) -> None:

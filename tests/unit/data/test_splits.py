@@ -143,6 +143,12 @@ def test_a_fold_gives_each_its_role() -> None:
             assert role == expected
 
 
+def test_without_val_all_but_the_tested_fold_are_trained_on() -> None:
+    by_row = ["fold-1", "fold-0", "fold-2", "fold-1"]
+    assert resolve_fold(by_row, 1, val=False) == ["test", "train", "train", "test"]
+    assert resolve_fold(by_row, 2, val=False) == ["train", "train", "test", "train"]
+
+
 def test_over_all_folds_every_patient_is_tested_once() -> None:
     by_row = assign_split("kfold:4", *few(13)).by_row
     tested = [row for fold in range(4) for row, role in enumerate(resolve_fold(by_row, fold)) if role == "test"]

@@ -32,6 +32,7 @@ from brainseg_cli.predict.run import run as run_plan
 from brainseg_cli.predict.settings import Settings
 
 SEED = 0
+BARE = "the bare network, slices in memory"
 TUMOUR_SHARE = 0.02
 """Of the pixels: what an untrained network is made to find, so that masks are not empty."""
 
@@ -87,7 +88,7 @@ def _run(
     own = f"brainseg predict ({ensemble.described})"
     sides: dict[str, Callable[[], object]] = {
         own: partial(ours, ensemble, folder / "ours"),
-        "the bare network, slices in memory": bare,
+        BARE: bare,
         "a plain PyTorch loop": partial(ask, "plain"),
         "MONAI": partial(ask, "monai"),
     }
@@ -104,19 +105,32 @@ def _run(
     info = read_info(bundle)
     print(f"{len(images)} slices, {blank} of them blank, {name} at {info.preprocess.size} px")  # noqa: T201
     print(table.to_string(index=False))  # noqa: T201
+    flops, peak, hardware = measure_limit(bundle, choice.device, ensemble.described)
+    print(f"{flops / 1e9:.1f} GFLOP a slice; a matrix product by PyTorch reaches {peak / 1e12:.2f} TFLOP/s")  # noqa: T201
+    for side in (own, BARE):
+        rate = table.set_index("side")["items_per_s"][side]
+        print(f"{side}: {rate * flops / peak:.1%} of it")  # noqa: T201
     versions = {each: version(each) for each in ("brainseg", "torch", "openvino", "monai")}
     table.insert(1, "network", f"{name} {info.preprocess.size}")
-    hardware = torch_name(choice.device) if "cuda" in ensemble.described else None
+    table = table.assign(gflop_per_slice=flops / 1e9, product_tflops=peak / 1e12)
     print(write_results(f"predict-{name}", table, versions, hardware=hardware))  # noqa: T201
 
 
-def torch_name(device: str) -> str:
-    """The GPU's name."""
+def measure_limit(bundle: Path, device_name: str, described: str) -> tuple[float, float, str | None]:
+    """FLOPs of a slice, FLOP/s of products in the precision that is `described`, and the GPU's name if there is one."""
     import torch
 
+    from benchmarks.chip import DTYPES, count_flops, measure_products
+    from brainseg_cli.models.bundle import load_bundle
     from brainseg_cli.models.devices import choose_device
 
-    return torch.cuda.get_device_name(choose_device(device))
+    model, info = load_bundle(bundle)
+    shape = (1, len(info.channel_names), info.preprocess.size, info.preprocess.size)
+    with torch.inference_mode():
+        flops = count_flops(lambda: model(torch.zeros(shape)))
+    device = choose_device(device_name if "cuda" in described else "cpu")
+    (dtype,) = [DTYPES[word] for word in described.split() if word in DTYPES]
+    return flops, measure_products(device, dtype), torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 def write_slices(dataset: Dataset, folder: Path, count: int) -> list[Path]:

@@ -75,7 +75,7 @@ def print_exported(console: Console, exported: "Exported") -> None:
         )
     if (val := exported.val) is not None:
         console.table(
-            f"val: {val.slices} slices, {val.parity.flipped:.3%} of pixels decided otherwise",
+            f"val, {val.runtime}: {val.slices} slices, {val.parity.flipped:.3%} of pixels decided otherwise",
             ["metric", "torch fp32", "exported", "loss"],
             [[name, val.torch[name], val.exported[name], f"{val.loss[name]:+.5f}"] for name in SCORES],
         )

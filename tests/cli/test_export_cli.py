@@ -79,9 +79,9 @@ def test_json_is_one_object_and_val_is_measured(
     assert told["path"] == str(tmp_path / "run.onnx") and Path(told["path"]).is_file()
     assert (told["format"], told["precision"], told["met"], told["notes"]) == ("onnx", "fp32", True, [])
     assert set(told["parity"]) == {"openvino fp32 cpu", "onnx fp32 cpu"}
-    assert set(told["val"]) == {"slices", "parity", "torch", "exported", "loss"}
+    assert set(told["val"]) == {"runtime", "slices", "parity", "torch", "exported", "loss"}
     assert told["size_bytes"] == Path(told["path"]).stat().st_size
-    assert "dice_patient" in done.err and "val: 8 slices" in done.err
+    assert "dice_patient" in done.err and "val, openvino fp32 cpu: 8 slices" in done.err
 
 
 def test_quiet_is_quiet(brainseg: Callable[..., Any], run: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import onnx
 import pytest
 import torch
 
+import brainseg_cli.export as export_module
 from brainseg_cli.config import Config
 from brainseg_cli.data.manifest import load_dataset
 from brainseg_cli.errors import BrainsegError, InputError, OutputExistsError, UsageError
@@ -25,6 +27,7 @@ from brainseg_cli.models.locate import find_bundle, hash_bundle, read_info
 from brainseg_cli.models.network import TorchNetwork
 from brainseg_cli.models.parity import Parity
 from brainseg_cli.models.runtimes import Choice, open_network
+from brainseg_cli.models.segmenter import Network
 
 NAMES = {"onnx": "m.onnx", "openvino": "m.xml", "torchscript": "m.pt", "torch": "m.pt2"}
 
@@ -200,7 +203,7 @@ def test_int8_is_made_alike_each_time(
 @pytest.mark.parametrize("worse", ["dice_patient", "dice_pooled"])
 def test_int8_is_met_by_less_than_the_loss_alone_in_both_scores(loss: float, worse: str) -> None:
     torch_scores = {"dice_patient": 0.8, "dice_pooled": 0.8}
-    val = Comparison(3, Parity(0.1, 0.01), torch_scores, torch_scores | {worse: 0.8 - loss})
+    val = Comparison("openvino int8 cpu", 3, Parity(0.1, 0.01), torch_scores, torch_scores | {worse: 0.8 - loss})
     told = Exported(Path("m.onnx"), "onnx", "int8", 9, {"openvino int8 cpu": Parity(0.1, 0.0)}, val).to_json()
     assert told["met"] == (loss < MAX_LOSS) and told["path"] == ("m.onnx" if told["met"] else None)
     assert told["val"]["loss"][worse] == pytest.approx(loss)
@@ -216,6 +219,23 @@ def test_int8_that_costs_too_much_is_not_left_behind(
     exported = export(run, tmp_path / "m.onnx", int8=True, dataset_path=dataset, overwrite=True)
     assert not exported.met and exported.val is not None
     assert [path.read_text() for path in tmp_path.iterdir()] == ["what was there"]
+
+
+def test_int8_is_judged_by_the_runtime_that_loses_most_by_it(
+    run: Path, dataset: Path, made: dict[str, Exported], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(forms, "export_onnx", copy_graph(made))
+    compare = export_module._compare
+
+    def lose_by_onnx(network: Network, *arguments: Any) -> Comparison:
+        found = compare(network, *arguments)
+        lost = {name: 0.1 if network.described.startswith("onnx") else 0.0 for name in found.torch}
+        return replace(found, exported={name: score - lost[name] for name, score in found.torch.items()})
+
+    monkeypatch.setattr(export_module, "_compare", lose_by_onnx)
+    exported = export(run, tmp_path / "m.onnx", int8=True, dataset_path=dataset)
+    assert exported.val is not None and exported.val.runtime == "onnx int8 cpu" and not exported.met
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("form", ["onnx", "torch"])

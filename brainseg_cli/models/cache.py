@@ -18,7 +18,9 @@ from brainseg_cli.models.locate import BundleInfo
 EXPORT_VERSION = 1
 """To be raised where `models.export` changes what it writes: older files are then made anew."""
 ASIDE, ABANDONED_S = ".brainseg-export-", 24 * 3600
-"""What is being written; after an hour nobody is writing it any more."""
+"""What is being written; after a day nobody is writing it any more."""
+UNUSED_S = 90 * 24 * 3600
+"""What nobody has opened for so long is removed from the user's cache, in which models come and go."""
 
 
 def name_export(folder: Path, info: BundleInfo, runtime: str) -> str:
@@ -34,8 +36,12 @@ def name_export(folder: Path, info: BundleInfo, runtime: str) -> str:
 
 
 def find_exports(folder: Path, name: str) -> list[Path]:
-    """Where it lies, the bundle's own first; nothing where it was not made yet."""
-    return [place / name for place in _list_places(folder) if is_there(place / name)]
+    """Where it lies, the bundle's own first; nothing where it was not made yet. That it was used today is noted."""
+    found = [place / name for place in _list_places(folder) if is_there(place / name)]
+    for path in found:
+        with suppress(OSError):
+            os.utime(path)
+    return found
 
 
 def write_export(folder: Path, name: str, runtime: str) -> Path:
@@ -60,6 +66,8 @@ def write_export(folder: Path, name: str, runtime: str) -> Path:
             continue
         if place.parent == folder:
             _remove_older(place / name, runtime)
+        else:
+            _remove_unused(place)
         return place / name
     raise BrainsegError(f"there is no place to keep an export: {'; '.join(reasons)}")
 
@@ -94,6 +102,13 @@ def sweep(place: Path) -> None:
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > ABANDONED_S:
                 shutil.rmtree(left)
+
+
+def _remove_unused(place: Path) -> None:
+    for path in place.glob("*.onnx"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > UNUSED_S:
+                path.unlink()
 
 
 def _remove_older(path: Path, runtime: str) -> None:

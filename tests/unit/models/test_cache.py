@@ -18,6 +18,7 @@ from brainseg_cli.models.bundle import write_info
 from brainseg_cli.models.cache import (
     ABANDONED_S,
     ASIDE,
+    UNUSED_S,
     find_exports,
     move,
     name_export,
@@ -114,6 +115,23 @@ def test_a_bundle_that_is_read_only_has_its_export_in_the_users_cache(
     assert find_exports(copied, name) == [tmp_path / "user" / "brainseg" / name]
     open_network(copied, info, BY_ONNX)
     assert len(exports) == 1
+
+
+def test_what_nobody_uses_any_more_leaves_the_users_cache(
+    copied: Path, info: BundleInfo, exports: list[Path], tmp_path: Path
+) -> None:
+    place, long_ago = tmp_path / "user" / "brainseg", time.time() - UNUSED_S - 60
+    place.mkdir(parents=True)
+    seal(copied / "cache")
+    names = ["used.onnx.onnx", "forgotten.onnx.onnx", "mine.txt"]
+    for name in names:
+        (place / name).touch()
+        os.utime(place / name, (long_ago, long_ago))
+    assert find_exports(copied, names[0]) == [place / names[0]]
+    open_network(copied, info, BY_ONNX)
+    assert sorted(path.name for path in place.iterdir()) == sorted(
+        [names[0], names[2], name_export(copied, info, "onnx")]
+    )
 
 
 def test_where_there_is_no_place_for_it_pytorch_runs_the_model(

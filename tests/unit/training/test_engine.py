@@ -16,7 +16,7 @@ from brainseg_cli.errors import TrainingError
 from brainseg_cli.metrics.counts import compute_counts
 from brainseg_cli.models.network import prepare_input
 from brainseg_cli.training.engine import Engine
-from brainseg_cli.training.state import TrainingState
+from brainseg_cli.training.state import TIMING, TrainingState
 
 CPU = torch.device("cpu")
 NAN = float("nan")
@@ -66,7 +66,8 @@ def test_the_best_epoch_is_kept_when_it_comes(scripted: Callable[..., Scripted],
     assert recorder.best == [True, True, False, False, True]
     assert (state.best_epoch, state.best_score, state.stale_epochs, state.epoch) == (5, 0.6, 0, 5)
     assert not state.stopped_early and recorder.messages == []
-    assert recorder.rows == state.rows
+    assert [{name: row[name] for name in row if name not in TIMING} for row in recorder.rows] == state.rows
+    assert [timing["epoch"] for timing in state.timings] == [1, 2, 3, 4, 5]
 
 
 def test_a_first_epoch_that_finds_nothing_is_still_kept(scripted: Callable[..., Scripted]) -> None:
@@ -212,7 +213,7 @@ def test_a_loss_that_is_not_a_number_ends_the_training(
     engine.loss = lambda logits, reference: whole(logits, reference) * (NAN if engine.state.epoch == 1 else 1)
     with pytest.raises(TrainingError, match="loss is nan in epoch 2") as caught:
         engine.run(lambda model, row: None, lambda state: saved.append(state.epoch))
-    assert saved == [1] and "--lr lower" in str(caught.value)
+    assert saved == [1] and "a lower --lr" in str(caught.value)
 
 
 def test_a_last_step_into_infinity_is_seen(prepared: Dataset, tiny: Callable[..., Config], recorder: Any) -> None:

@@ -2,13 +2,23 @@
 
 import json
 import os
+import pickle
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+
+from brainseg_cli.train import resume
+from brainseg_cli.training.engine import Engine
+from brainseg_cli.training.state import load_state
 
 Program = Callable[..., Any]
 
@@ -117,7 +127,7 @@ def test_killed_at_random_moments_and_resumed_it_ends_the_same(
     dataset: Path, tmp_path: Path, tiny_settings: dict[str, Any]
 ) -> None:
     """SIGKILL, SIGTERM and SIGINT, within epochs and between them: in the end the same bytes."""
-    settings = tiny_settings | WITHIN_EPOCHS | {"train.epochs": 4, "train.accumulate": 2}
+    settings = tiny_settings | WITHIN_EPOCHS | {"train.epochs": 3, "train.accumulate": 2}
     ends = check_killed_as_undisturbed(dataset, tmp_path, settings, [9, 15, 9, 2, 9, 9], 1)
     assert sum(end["sent"] is not None and not end["trained"] for end in ends) >= 3  # else nothing was interrupted
 
@@ -133,27 +143,277 @@ def test_killed_25_times_it_ends_the_same(
     assert sum(end["sent"] is not None for end in ends) == 25 and within >= 15
 
 
-TRAINER = '''
-"""`brainseg train ...` after some code that arranges a fault: argv is that code, and the arguments."""
-import signal, sys, time
-from brainseg_cli import train
-from brainseg_cli.cli.app import main
-from brainseg_cli.cli.train_table import TrainTable
-from brainseg_cli.training.engine import Engine
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-code, sys.argv = sys.argv[1], ["brainseg", "train", *sys.argv[2:]]
-exec(code)
-main()
-'''
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """What the program does with signals ends with the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", TRAINER, code, *map(str, arguments), "--device", "cpu", "-q"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BRAINSEG_")}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+def before_step(monkeypatch: pytest.MonkeyPatch, epoch: int, position: int, act: Callable[[Engine], object]) -> None:
+    """`act` once, within the step that begins after so many batches of that epoch (from 0)."""
+    whole = Engine._infer
+    done: list[int] = []
+
+    def infer(engine: Engine, *batch: Any) -> Any:
+        if (engine.state.epoch, engine.state.position) == (epoch, position) and not done:
+            done.append(1)
+            act(engine)
+        return whole(engine, *batch)
+
+    monkeypatch.setattr(Engine, "_infer", infer)
 
 
-def wait(process: "subprocess.Popen[str]") -> tuple[int, list[str]]:
-    _, told = process.communicate(timeout=120)
-    return process.returncode, told.splitlines()
+def train(brainseg: Program, dataset: Path, run: Path, settings: Mapping[str, Any], *more: object) -> Any:
+    return brainseg("train", dataset, "-o", run, "--preset", "fast", "--device", "cpu", "-q", *options(settings), *more)
+
+
+def check_resumed_as(whole: Path, run: Path, observer: Any) -> None:
+    """What `train --resume` does before the report, which is the same for the same weights."""
+    resume(run, observer, device_name="cpu")
+    assert observer.messages == []
+    for name in ("model/model.safetensors", "model/brainseg.json", "metrics.csv", "thresholds.csv"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def told_in_one_line(ended: Any, code: int) -> str:
+    assert (ended.code, ended.out) == (code, "")
+    (line,) = ended.err.splitlines()
+    assert line.startswith("error: ")
+    return str(line)
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(
+    number: signal.Signals,
+    brainseg: Program,
+    dataset: Path,
+    run: Path,
+    tmp_path: Path,
+    tiny_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    recorder: Any,
+) -> None:
+    made = tmp_path / "a run"
+    with monkeypatch.context() as patched:
+        before_step(patched, 1, 0, lambda engine: signal.raise_signal(number))
+        line = told_in_one_line(train(brainseg, dataset, made, tiny_settings), 130)
+    assert line == (
+        f"error: {made}: interrupted; epoch 2 is saved up to its batch 1 (brainseg train --resume -o '{made}' goes on)"
+    )
+    state = load_state(made / "state" / "last.pt")
+    assert (state.epoch, state.position, state.step) == (1, 1, 3)
+    check_resumed_as(run, made, recorder)
+    assert recorder.steps == [(2, 2, 2), (3, 1, 2), (3, 2, 2)]  # none twice
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_second_signal_leaves_at_once(
+    brainseg: Program,
+    dataset: Path,
+    run: Path,
+    tmp_path: Path,
+    tiny_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    recorder: Any,
+) -> None:
+    def twice(engine: Engine) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("it went on")
+
+    made = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        before_step(patched, 1, 1, twice)
+        line = told_in_one_line(train(brainseg, dataset, made, tiny_settings), 130)
+    assert "interrupted; epoch 1 is saved" in line and "--resume" in line
+    state = load_state(made / "state" / "last.pt")
+    assert (state.epoch, state.position) == (1, 0)
+    check_resumed_as(run, made, recorder)
+
+
+PLACES = {
+    "brainseg_cli.training.validation.Validation.measure": "epoch 1 is saved up to its batch 2",
+    "brainseg_cli.train.sweep_thresholds": "epoch 3 is saved",
+    "brainseg_cli.evaluate.run.measure_all": "it is trained, the report is not made",
+}
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("place", PLACES)
+def test_a_signal_between_steps_is_heeded_at_once(
+    place: str,
+    brainseg: Program,
+    dataset: Path,
+    run: Path,
+    tmp_path: Path,
+    tiny_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    recorder: Any,
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("it went on")
+
+    made = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(place, interrupt)
+        line = told_in_one_line(train(brainseg, dataset, made, tiny_settings), 130)
+    assert PLACES[place] in line and f"brainseg train --resume -o {made} goes on" in line
+    check_resumed_as(run, made, recorder)
+
+
+def spoil(engine: Engine) -> None:
+    engine.loss = lambda logits, reference: logits.sum() * float("nan")
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_numbers_that_are_not_finite_are_never_saved(
+    interrupted: bool,
+    brainseg: Program,
+    dataset: Path,
+    tmp_path: Path,
+    tiny_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def act(engine: Engine) -> None:
+        spoil(engine)
+        if interrupted:
+            signal.raise_signal(signal.SIGTERM)
+
+    made = tmp_path / "run"
+    before_step(monkeypatch, 1, 1, act)
+    minutes = 0 if interrupted else 1e-6
+    line = told_in_one_line(train(brainseg, dataset, made, tiny_settings | {"train.save_minutes": minutes}), 1)
+    assert "the loss is nan in epoch 2" in line
+    # what it names can be done: a resumed run keeps its rate
+    assert "begin anew, with --overwrite and a lower --lr" in line and "--resume" not in line
+    state = load_state(made / "state" / "last.pt")
+    assert (state.epoch, state.position) == (1, 0 if interrupted else 1)
+    for values in (state.model, state.average, state.best):
+        assert all(bool(value.isfinite().all()) for value in values.values())
+    # and so it is: another interrupt, of the run that begins
+    before_step(monkeypatch, 1, 1, lambda engine: signal.raise_signal(signal.SIGTERM))
+    line = told_in_one_line(train(brainseg, dataset, made, tiny_settings, "--overwrite", "--lr", "0.001"), 130)
+    assert "epoch 2 is saved" in line
+
+
+SHORTAGES = {
+    "of PyTorch's": lambda engine: torch.empty(2**52),
+    "of NumPy's": lambda engine: np.empty(2**52),
+}
+
+
+@pytest.mark.parametrize("kind", SHORTAGES)
+def test_too_little_memory_is_one_line_and_what_to_try(
+    kind: str,
+    brainseg: Program,
+    dataset: Path,
+    run: Path,
+    tmp_path: Path,
+    tiny_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    recorder: Any,
+) -> None:
+    made = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        before_step(patched, 1, 1, SHORTAGES[kind])
+        line = told_in_one_line(train(brainseg, dataset, made, tiny_settings), 1)
+    assert "cpu has not enough memory for batches of 4" in line
+    assert "--batch-size" in line and "--image-size" in line and f"--resume -o {made}" in line
+    check_resumed_as(run, made, recorder)
+
+
+def kill_worker(engine: Engine) -> None:
+    """The one that loads, as the kernel does where memory is short; PyTorch says so sooner or later."""
+    iterator: Any = engine.loader._iterator
+    os.kill(iterator._workers[0].pid, signal.SIGKILL)
+    time.sleep(60)
+    pytest.fail("nobody noticed")
+
+
+def test_a_worker_process_that_dies_is_one_line_and_the_run_goes_on(
+    brainseg: Program,
+    dataset: Path,
+    run: Path,
+    tmp_path: Path,
+    tiny_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    recorder: Any,
+) -> None:
+    made = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        before_step(patched, 1, 1, kill_worker)
+        ended = train(brainseg, dataset, made, tiny_settings | {"train.save_minutes": 1e-6}, "--workers", "1")
+    line = told_in_one_line(ended, 1)
+    assert "worker process that loads slices has ended (killed by signal: Killed)" in line
+    assert "--workers 0" in line and f"--resume -o {made}" in line
+    assert load_state(made / "state" / "last.pt").position == 1
+    check_resumed_as(run, made, recorder)
+
+
+def test_a_worker_process_that_fails_is_one_line(
+    brainseg: Program, dataset: Path, tmp_path: Path, tiny_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("brainseg_cli.training.squares.Squares.image", fail)
+    line = told_in_one_line(train(brainseg, dataset, tmp_path / "run", tiny_settings, "--workers", "1"), 1)
+    assert "worker process that loads slices has failed" in line and "Input/output error" in line
+    assert "line" not in line.replace("error: ", "") and "File" not in line
+
+
+class Trap:
+    """A pickle that would run code."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.write_text, (Path("sprung"), "")
+
+
+def test_a_state_with_code_in_it_is_refused(
+    brainseg: Program, run: Path, tmp_path: Path, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = Path(shutil.copytree(run, tmp_path / "run"))
+    (made / "state" / "last.pt").write_bytes(pickle.dumps(Trap()))
+    resume(made, recorder, device_name="cpu")
+    (line,) = recorder.messages
+    assert "of which nothing was run; going on from the state before it" in line
+    for name in ("last.pt", "previous.pt"):
+        (made / "state" / name).write_bytes(pickle.dumps(Trap()))
+    line = told_in_one_line(brainseg("train", "--resume", "-o", made, "--device", "cpu", "-q"), 1)
+    assert str(made / "state" / "last.pt") in line and "of which nothing was run" in line and "--overwrite" in line
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.usefixtures("signals")
+def test_deterministic_is_kept_by_resume_and_what_cannot_be_is_told(
+    brainseg: Program, dataset: Path, tmp_path: Path, tiny_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, seen = tmp_path / "run", []
+
+    def look(engine: Engine) -> None:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        signal.raise_signal(signal.SIGTERM)  # seen enough
+
+    def without_form(engine: Engine) -> None:
+        torch.zeros(2).put_(torch.tensor([0]), torch.ones(1))
+        look(engine)
+
+    with monkeypatch.context() as patched:
+        before_step(patched, 1, 1, without_form)
+        line = told_in_one_line(train(brainseg, dataset, made, tiny_settings, "--deterministic"), 1)
+    assert "put_ has no deterministic form on cpu" in line and "without --deterministic" in line
+    assert not torch.are_deterministic_algorithms_enabled()
+    with monkeypatch.context() as patched:
+        before_step(patched, 1, 1, look)
+        told_in_one_line(brainseg("train", "--resume", "-o", made, "--device", "cpu", "-q"), 130)
+    before_step(monkeypatch, 1, 1, without_form)  # not asked for
+    told_in_one_line(train(brainseg, dataset, tmp_path / "other", tiny_settings), 130)
+    assert seen == [True, False]

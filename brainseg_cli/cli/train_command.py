@@ -1,6 +1,8 @@
 """brainseg train."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,14 +125,10 @@ def train_command(
 
     if devices > 1 and not is_launched():
         from brainseg_cli.training.distributed import check_devices
-        from brainseg_cli.training.run_folder import RunFolder
 
         check_devices(devices, device)
-        try:
+        with _telling_how_to_go_on(out, "interrupted"):
             launch([sys.executable, "-m", "brainseg_cli", *sys.argv[1:]], devices)
-        except KeyboardInterrupt:
-            run = RunFolder(out)
-            raise Interrupted("interrupted", where=out, hint=run.goes_on if run.info.exists() else None) from None
         return
     if resolved is not None:
         console.detail(resolved.to_toml())
@@ -138,9 +136,10 @@ def train_command(
     from brainseg_cli import train as use_case
     from brainseg_cli.cli.train_table import TrainTable
     from brainseg_cli.evaluate import conclude, measure_run, write_report
-    from brainseg_cli.training.run_folder import RunFolder
 
-    with TrainTable(console) as observer:
+    # a run that begins says itself from when on there is something to go on with
+    waiting = _telling_how_to_go_on(out, "interrupted") if resume else nullcontext()
+    with waiting, TrainTable(console) as observer:
         if resolved is None:
             result = use_case.resume(out, observer, dataset_path=dataset, device_name=device, workers=workers)
         else:
@@ -159,16 +158,13 @@ def train_command(
     if find_rank() > 0:  # what is made of the run, the first process makes
         return
     console.say(f"best epoch {result.best_epoch} of {result.epochs}; measuring it")
-    try:
-        with console.progress() as progress:
-            evaluation = conclude(
-                measure_run(out, dataset_path=dataset, device_name=device, tell=console.say, progress=progress)
-            )
-            write_report(evaluation, out / "report", overwrite=True)
-            figures = use_case.draw_run_figures(out, dataset_path=dataset, device_name=device, progress=progress)
-    except KeyboardInterrupt:
-        told = "interrupted; it is trained, the report is not made"
-        raise Interrupted(told, where=out, hint=RunFolder(out).goes_on) from None
+    told = "interrupted; it is trained, the report is not made"
+    with _telling_how_to_go_on(out, told), console.progress() as progress:
+        evaluation = conclude(
+            measure_run(out, dataset_path=dataset, device_name=device, tell=console.say, progress=progress)
+        )
+        write_report(evaluation, out / "report", overwrite=True)
+        figures = use_case.draw_run_figures(out, dataset_path=dataset, device_name=device, progress=progress)
     print_summary(console, evaluation)
     for figure in figures:
         console.say(f"figure: {figure}")
@@ -185,6 +181,18 @@ def train_command(
         )
     else:
         emit(str(out))
+
+
+@contextmanager
+def _telling_how_to_go_on(out: Path, told: str) -> Iterator[None]:
+    """An interrupt as what is told, and, where there is a run, the command that goes on with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from brainseg_cli.training.run_folder import RunFolder
+
+        run = RunFolder(out)
+        raise Interrupted(told, where=out, hint=run.goes_on if run.info.exists() else None) from None
 
 
 def _collect_overrides(context: typer.Context, assignments: list[str]) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def write_pairs(dataset: Dataset, folder: Path) -> list[tuple[Path, Path]]:
 def train_epoch(engine: Engine) -> None:
     """An epoch of the real loop, with all that it does at each step; reading its numbers waits for the device."""
     engine._train_epoch()
-    engine.state.epoch += 1
+    engine.state.end_epoch()
 
 
 def validate(engine: Engine, network: TorchNetwork) -> None:

@@ -120,6 +120,10 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto`: bf16 where the device computes in it, else fp16 on a GPU and fp32 on a CPU."""
     compile: bool = False
+    deterministic: bool = False
+    """The same weights each time on the same device, to the last bit; a GPU takes slower kernels for it."""
+    save_minutes: Amount = 5.0
+    """The state is saved within an epoch too, once this long has gone by since the last time; 0 leaves that out."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 

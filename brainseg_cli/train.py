@@ -2,9 +2,11 @@
 
 import logging
 import os
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,29 +15,31 @@ from torch import nn
 from brainseg_cli import __version__
 from brainseg_cli.config import DEFAULT_PRESET, Config
 from brainseg_cli.data.manifest import Dataset, load_dataset
-from brainseg_cli.errors import InputError, OutputExistsError, TrainingError, UsageError
+from brainseg_cli.errors import InputError, Interrupted, OutputExistsError, UsageError
 from brainseg_cli.figures.curves import draw_curves
 from brainseg_cli.figures.overlay import draw_overlay
 from brainseg_cli.figures.sheet import draw_sheet
-from brainseg_cli.io.atomic import check_absent
+from brainseg_cli.io.atomic import check_absent, telling
 from brainseg_cli.io.images import write_image
 from brainseg_cli.metrics.threshold import choose_threshold
 from brainseg_cli.models.build import build_model, check_trainable, count_parameters
 from brainseg_cli.models.bundle import load_bundle, save_bundle, write_info
-from brainseg_cli.models.devices import choose_device, choose_precision, describe_device
+from brainseg_cli.models.devices import choose_device, choose_precision, describe_device, deterministic
 from brainseg_cli.models.locate import BundleInfo
 from brainseg_cli.models.network import TorchNetwork
 from brainseg_cli.models.segmenter import Segmenter, apply_threshold
 from brainseg_cli.training.distributed import World, join
 from brainseg_cli.training.engine import THRESHOLD, Engine, Observer
+from brainseg_cli.training.faults import explaining
 from brainseg_cli.training.loader import find_smallest_batch
 from brainseg_cli.training.measure import sweep_thresholds
 from brainseg_cli.training.run_folder import RunFolder, RunInfo
-from brainseg_cli.training.state import TrainingState, load_state, save_state
+from brainseg_cli.training.state import TrainingState, load_newest, save_state
 from brainseg_cli.types import Progress, no_progress
 
 MAX_WORKERS = 8
 SHEET_SLICES = 3
+MAKE_ROOM = "make room, then the run goes on with --resume"
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,11 @@ def train(
     first alone writes and tells the observer; when it returns, what is made of the run is for it to make.
 
     OutputExistsError where `out` holds something and not `overwrite`; InputError, UsageError and
-    DownloadError before anything is written; TrainingError when the optimisation cannot go on.
+    DownloadError before anything is written; TrainingError when the optimisation cannot go on; DiskError where
+    nothing more can be written; Interrupted for a KeyboardInterrupt, once what there is has been saved.
     """
     world, device = join(device_name)
+    observer = observer if world.leads else _Nobody()
     if world.leads:
         _refuse_existing(out, overwrite=overwrite)
     dataset = load_dataset(dataset_path).with_fold(fold, val=config.train.choose == "best")
@@ -96,7 +102,7 @@ def train(
     )
     run = RunFolder(out)
     if world.leads:
-        _clear(run)
+        run.clear()
         run.write_start(config, info, dataset)
     return _run(run, model, dataset, config, info, world, device, observer, workers, state=None)
 
@@ -111,12 +117,15 @@ def resume(
 ) -> TrainResult:
     """Go on with an interrupted run, exactly: same slices, same order, same weights as if it had not stopped.
 
-    A run that had not finished its first epoch starts again; of one that is complete the weights stay, and its
+    Where nothing was saved yet it starts again, where the newest state is damaged it goes on from the one before, and
+    says so; the bundle is made anew of what the state has. Of a run that is complete the weights stay, and its
     threshold is chosen again, as it was or, in a run of before there was one, for the first time. The number of
     processes may be another: it changes what is computed by rounding alone.
-    InputError where `out` is no run, or where the dataset is not the one it began with.
+    InputError where `out` is no run, where the dataset is not the one it began with, or for a state that cannot be
+    used; the others as `train`.
     """
     world, device = join(device_name)
+    observer = observer if world.leads else _Nobody()
     run = RunFolder(out)
     info, config = run.read_info(), run.read_config()
     dataset = run.load_dataset(dataset_path)
@@ -124,7 +133,7 @@ def resume(
         raise InputError("is not the dataset, or not the split, that this run began with", where=dataset.folder)
     _check_shares(dataset, config, world)
     torch.manual_seed(config.train.seed)
-    state = load_state(run.state) if run.state.exists() else None
+    state = load_newest(run.state, observer.on_message)
     # trained weights come from the state: what the encoder started from need not be fetched again
     model_config = config.model.model_copy(update={"encoder_weights": "none"}) if state else config.model
     model = build_model(model_config, len(dataset.info.channel_names))
@@ -144,83 +153,122 @@ def _run(
     *,
     state: TrainingState | None,
 ) -> TrainResult:
-    log = _open_log(run) if world.leads else logging.Logger("the first tells", logging.CRITICAL)
-    if not world.leads:
-        observer = _Nobody()
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     if workers is None:
         # on a CPU the network has every core already; a GPU would wait for the slices
         cores = (os.cpu_count() or 1) // world.local_size
         workers = max(1, min(MAX_WORKERS, cores)) if device.type == "cuda" else 0
-    rows = {split: len(dataset.rows(split)) for split in ("train", "val", "test")}
-    precision = choose_precision(config.train.precision, device)
-    begun = f"going on after epoch {state.epoch}" if state else "starting"
-    log.info(
-        "%s: %s, %s, %s, %d parameters",
-        begun,
-        config.model.encoder,
-        _describe(device, world),
-        precision,
-        info.parameters,
-    )
-    log.info("slices: %s", rows)
-    if state is not None and world.leads:
-        run.write_metrics(state.rows)  # it may have been stopped between its state and its table
-    if not rows["val"] and config.train.choose == "best":
-        observer.on_message("there is no val split: the best epoch is chosen on the slices that are trained on")
-
-    def keep_best(best: nn.Module, row: dict[str, float]) -> None:
-        if not world.leads:
-            return
-        score = row["val_dice_patient"]
-        bundle = BundleInfo(
-            brainseg_version=__version__,
-            torch_version=torch.__version__,
-            preprocess=config.preprocess,
-            threshold=THRESHOLD,
-            channel_names=dataset.info.channel_names,
-            encoder_weights=config.model.encoder_weights,
-            dataset_hash=info.dataset_hash,
-            split=info.split,
-            split_hash=info.split_hash,
-            leaky=info.leaky,
-            epoch=int(row["epoch"]),
-            val_dice_patient=score if score == score else None,
-        )
-        save_bundle(run.model, best, bundle)
-
-    def save(current: TrainingState) -> None:
-        if not world.leads:
-            return
-        save_state(run.state, current)
-        run.write_metrics(current.rows)
-        log.info(" ".join(f"{name}={value:.6g}" for name, value in current.rows[-1].items()))
-
-    try:
-        engine = Engine(model, dataset, config, device, observer, workers=workers, state=state, world=world)
-        final = engine.run(keep_best, save)
-        world.leave()
-    except torch.OutOfMemoryError:
-        raise TrainingError(
-            f"{device} has not enough memory for batches of {config.train.batch_size}",
-            hint="a smaller --batch-size with --set train.accumulate=2, or a smaller --image-size",
-        ) from None
-    finally:
-        for handler in log.handlers[:]:
-            handler.close()
-            log.removeHandler(handler)
-    score = final.rows[final.best_epoch - 1]["val_dice_patient"]
-    result = TrainResult(
-        run.path, final.epoch, final.best_epoch, score if score == score else None, final.stopped_early
-    )
-    if not world.leads:
-        return result
-    if rows["val"]:
-        _choose_threshold(run, dataset, device, observer)
-    title = f"{run.path.name}: {config.model.encoder}" + (" (LEAKY split)" if info.leaky else "")
-    draw_curves(run.read_metrics(), run.figures / "curves.png", title=title, best_epoch=final.best_epoch)
+    engine = None
+    with (
+        explaining(config.train, device, go_on=run.goes_on),
+        deterministic(config.train.deterministic),
+        _logging(run, leads=world.leads) as log,
+    ):
+        try:
+            _tell_start(log, run, dataset, config, info, world, device, state)
+            if not len(dataset.rows("val")) and config.train.choose == "best":
+                observer.on_message("there is no val split: the best epoch is chosen on the slices that are trained on")
+            engine = Engine(model, dataset, config, device, observer, workers=workers, state=state, world=world)
+            final = engine.run(partial(_keep_best, run, dataset, config, info, world), partial(_save, run, world, log))
+            world.leave()
+            score = final.rows[final.best_epoch - 1]["val_dice_patient"]
+            result = TrainResult(
+                run.path, final.epoch, final.best_epoch, score if score == score else None, final.stopped_early
+            )
+            if world.leads:
+                _conclude(run, dataset, config, info, device, observer, best_epoch=final.best_epoch)
+        except KeyboardInterrupt:
+            epoch, batch = engine.saved if engine is not None else (state.epoch, state.position) if state else (0, 0)
+            saved = f"epoch {epoch + 1} is saved up to its batch {batch}" if batch else f"epoch {epoch} is saved"
+            told = saved if epoch or batch else "nothing was saved yet"
+            raise Interrupted(f"interrupted; {told}", where=run.path, hint=run.goes_on) from None
     return result
+
+
+def _tell_start(
+    log: logging.Logger,
+    run: RunFolder,
+    dataset: Dataset,
+    config: Config,
+    info: RunInfo,
+    world: World,
+    device: torch.device,
+    state: TrainingState | None,
+) -> None:
+    """What goes on and where, in the log; the tables as the state has them: it may have been stopped between them."""
+    begun = f"going on after epoch {state.epoch} and {state.position} batches" if state else "starting"
+    with telling(run.path, hint=MAKE_ROOM):
+        log.info(
+            "%s: %s, %s, %s, %d parameters",
+            begun,
+            config.model.encoder,
+            _describe(device, world),
+            choose_precision(config.train.precision, device),
+            info.parameters,
+        )
+        log.info("slices: %s", {split: len(dataset.rows(split)) for split in ("train", "val", "test")})
+        if state is not None and state.rows and world.leads:
+            run.write_epochs(state.rows, state.timings)
+
+
+def _keep_best(
+    run: RunFolder,
+    dataset: Dataset,
+    config: Config,
+    info: RunInfo,
+    world: World,
+    best: nn.Module,
+    row: dict[str, float],
+) -> None:
+    if not world.leads:
+        return
+    score = row["val_dice_patient"]
+    bundle = BundleInfo(
+        brainseg_version=__version__,
+        torch_version=torch.__version__,
+        preprocess=config.preprocess,
+        threshold=THRESHOLD,
+        channel_names=dataset.info.channel_names,
+        encoder_weights=config.model.encoder_weights,
+        dataset_hash=info.dataset_hash,
+        split=info.split,
+        split_hash=info.split_hash,
+        leaky=info.leaky,
+        epoch=int(row["epoch"]),
+        val_dice_patient=score if score == score else None,
+    )
+    with telling(run.model, hint=MAKE_ROOM), run.new_model() as folder:
+        save_bundle(folder, best, bundle)
+
+
+def _save(run: RunFolder, world: World, log: logging.Logger, state: TrainingState) -> None:
+    if not world.leads:
+        return
+    with telling(run.path, hint=MAKE_ROOM):
+        save_state(run.state, state)
+        if state.position:  # within an epoch the tables have nothing new
+            return
+        run.write_epochs(state.rows, state.timings)
+        log.info(" ".join(f"{name}={value:.6g}" for name, value in (state.rows[-1] | state.timings[-1]).items()))
+
+
+def _conclude(
+    run: RunFolder,
+    dataset: Dataset,
+    config: Config,
+    info: RunInfo,
+    device: torch.device,
+    observer: Observer,
+    *,
+    best_epoch: int,
+) -> None:
+    """Threshold and curves, of the best weights and of all epochs."""
+    title = f"{run.path.name}: {config.model.encoder}" + (" (LEAKY split)" if info.leaky else "")
+    with telling(run.path, hint=MAKE_ROOM):
+        if len(dataset.rows("val")):
+            _choose_threshold(run, dataset, device, observer)
+        draw_curves(run.read_metrics(), run.figures / "curves.png", title=title, best_epoch=best_epoch)
 
 
 def _choose_threshold(run: RunFolder, dataset: Dataset, device: torch.device, observer: Observer) -> None:
@@ -283,7 +331,7 @@ def draw_run_figures(
 
 
 def _refuse_existing(out: Path, *, overwrite: bool) -> None:
-    if overwrite and out.is_dir() and any(out.iterdir()) and not RunFolder(out).info.exists():
+    if overwrite and out.is_dir() and any(out.iterdir()) and not RunFolder(out).is_begun:
         raise OutputExistsError("holds something else than a run", where=out, hint="give another -o")
     try:
         check_absent(out, overwrite=overwrite)
@@ -293,14 +341,6 @@ def _refuse_existing(out: Path, *, overwrite: bool) -> None:
                 "already holds a run", where=out, hint="--resume goes on with it, --overwrite begins anew"
             ) from None
         raise error from None
-
-
-def _clear(run: RunFolder) -> None:
-    """Remove what an older run left that could be taken for the new one's."""
-    for folder in (run.state.parent, run.model, run.figures, *run.path.glob(f"{run.report.name}*")):
-        shutil.rmtree(folder, ignore_errors=True)
-    for path in (run.metrics, run.thresholds, run.log):
-        path.unlink(missing_ok=True)
 
 
 def _check_trainable(dataset: Dataset) -> None:
@@ -332,12 +372,26 @@ class _Nobody:
     def on_message(self, text: str) -> None: ...
 
 
-def _open_log(run: RunFolder) -> logging.Logger:
+@contextmanager
+def _logging(run: RunFolder, *, leads: bool) -> Iterator[logging.Logger]:
+    """train.log, to which the process that leads adds."""
     log = logging.getLogger(f"brainseg.train.{run.path.absolute()}")
     log.setLevel(logging.INFO)
     log.propagate = False
     run.path.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(run.log, encoding="utf-8")
+    handler: logging.Handler = _LogFile(run.log, encoding="utf-8") if leads else logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
-    return log
+    try:
+        yield log
+    finally:
+        log.removeHandler(handler)
+        with suppress(OSError):  # a line that could not be written, once more
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A line that cannot be written is an error as any other; the module's own way is to print a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise

@@ -72,11 +72,18 @@ def main() -> None:
     try:
         app(prog_name="brainseg")
     except BrainsegError as error:
+        if error.exit_code == EXIT_INTERRUPTED:
+            _let_signals_end_it()
         _debug_reraise()
         Console().fail(str(error))
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before typer listens, or after
+        _let_signals_end_it()
+        Console().fail("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
     except SystemExit as leaving:
         if leaving.code == EXIT_INTERRUPTED:  # typer makes this of a KeyboardInterrupt, and says nothing
+            _let_signals_end_it()
             Console().fail("interrupted")
         raise
     except OSError as error:
@@ -89,6 +96,12 @@ def main() -> None:
         _debug_reraise()
         Console().fail(f"a fault of brainseg: {type(error).__name__}: {error} (brainseg --debug ... shows where)")
         sys.exit(EXIT_FAILED)
+
+
+def _let_signals_end_it() -> None:
+    """It is leaving: another signal does not interrupt the last words, it ends the process there and then."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _debug_reraise() -> None:

@@ -1,7 +1,8 @@
 """brainseg train."""
 
-import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from brainseg_cli.cli.console import Console, emit, emit_json
 from brainseg_cli.cli.demo import DEMO_FOLDER, write_demo
 from brainseg_cli.cli.eval_command import print_summary
 from brainseg_cli.cli.options import AsJson, Device, Out, Overwrite, Quiet, Verbose, Workers
-from brainseg_cli.errors import UsageError
+from brainseg_cli.errors import Interrupted, UsageError
 from brainseg_cli.training.launch import find_rank, is_launched, is_under_torchrun, launch, telling_launcher
 
 RUNS_FOLDER = Path("runs")
@@ -28,6 +29,7 @@ SETTINGS = {
     "schedule": "schedule.name",
     "patience": "train.patience",
     "seed": "train.seed",
+    "deterministic": "train.deterministic",
 }
 """The settings that have a flag of their own."""
 WITH_RESUME = {"dataset", "out", "resume", "device", "devices", "workers", "as_json", "quiet", "verbose"}
@@ -69,6 +71,15 @@ def train_command(
         int | None, typer.Option(help="train.patience; 0 never stops early.", envvar="BRAINSEG_PATIENCE")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="train.seed", envvar="BRAINSEG_SEED")] = None,
+    deterministic: Annotated[
+        bool | None,
+        typer.Option(
+            "--deterministic",
+            help="train.deterministic: the same bits each time on the same device; on a GPU at some cost in speed.",
+            envvar="BRAINSEG_DETERMINISTIC",
+            show_default=False,
+        ),
+    ] = None,
     fold: Annotated[int | None, typer.Option(help="Of a k-fold dataset: this fold tests, the next chooses.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run at -o.")] = False,
     demo: Annotated[bool, typer.Option("--demo", help="Make the phantom data set, prepare it, train on it.")] = False,
@@ -112,44 +123,43 @@ def train_command(
         out = RUNS_FOLDER / ("demo" if demo else f"{dataset.resolve().name}-{preset}")
         overwrite = overwrite or demo  # the demo's own place, the same each time
 
-    try:
-        if devices > 1 and not is_launched():
-            from brainseg_cli.training.distributed import check_devices
+    if devices > 1 and not is_launched():
+        from brainseg_cli.training.distributed import check_devices
 
-            check_devices(devices, device)
+        check_devices(devices, device)
+        with _telling_how_to_go_on(out, "interrupted"):
             launch([sys.executable, "-m", "brainseg_cli", *sys.argv[1:]], devices)
-            return
-        if resolved is not None:
-            console.detail(resolved.to_toml())
-        console.say("loading PyTorch")
-        from brainseg_cli import train as use_case
-        from brainseg_cli.cli.train_table import TrainTable
-        from brainseg_cli.evaluate import conclude, measure_run, write_report
+        return
+    if resolved is not None:
+        console.detail(resolved.to_toml())
+    console.say("loading PyTorch")
+    from brainseg_cli import train as use_case
+    from brainseg_cli.cli.train_table import TrainTable
+    from brainseg_cli.evaluate import conclude, measure_run, write_report
 
-        with TrainTable(console) as observer:
-            if resolved is None:
-                result = use_case.resume(out, observer, dataset_path=dataset, device_name=device, workers=workers)
-            else:
-                assert dataset is not None
-                result = use_case.train(
-                    dataset,
-                    out,
-                    resolved,
-                    observer,
-                    preset=preset,
-                    fold=fold,
-                    device_name=device,
-                    workers=workers,
-                    overwrite=overwrite,
-                )
-    except KeyboardInterrupt:
-        if find_rank() == 0 and not is_launched():
-            console.warn(f"interrupted; brainseg train --resume -o {shlex.quote(str(out))} goes on")
-        raise
+    # a run that begins says itself from when on there is something to go on with
+    waiting = _telling_how_to_go_on(out, "interrupted") if resume else nullcontext()
+    with waiting, TrainTable(console) as observer:
+        if resolved is None:
+            result = use_case.resume(out, observer, dataset_path=dataset, device_name=device, workers=workers)
+        else:
+            assert dataset is not None
+            result = use_case.train(
+                dataset,
+                out,
+                resolved,
+                observer,
+                preset=preset,
+                fold=fold,
+                device_name=device,
+                workers=workers,
+                overwrite=overwrite,
+            )
     if find_rank() > 0:  # what is made of the run, the first process makes
         return
     console.say(f"best epoch {result.best_epoch} of {result.epochs}; measuring it")
-    with console.progress() as progress:
+    told = "interrupted; it is trained, the report is not made"
+    with _telling_how_to_go_on(out, told), console.progress() as progress:
         evaluation = conclude(
             measure_run(out, dataset_path=dataset, device_name=device, tell=console.say, progress=progress)
         )
@@ -171,6 +181,18 @@ def train_command(
         )
     else:
         emit(str(out))
+
+
+@contextmanager
+def _telling_how_to_go_on(out: Path, told: str) -> Iterator[None]:
+    """An interrupt as what is told, and, where there is a run, the command that goes on with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from brainseg_cli.training.run_folder import RunFolder
+
+        run = RunFolder(out)
+        raise Interrupted(told, where=out, hint=run.goes_on if run.info.exists() else None) from None
 
 
 def _collect_overrides(context: typer.Context, assignments: list[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Which device computes, and in which precision."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -53,6 +54,26 @@ def full_precision() -> Iterator[None]:
             yield
     finally:
         products.allow_tf32 = before
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Within, where wanted, PyTorch computes the same bits each time on the same device.
+
+    An operation that cannot raises a RuntimeError that says so.
+    """
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def cpu_multiplies_bf16() -> bool:

@@ -1,10 +1,13 @@
 """The loop: train an epoch, validate, keep the best, save, go on."""
 
+import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -17,7 +20,9 @@ from brainseg_cli.models.devices import choose_precision
 from brainseg_cli.models.losses import build_loss
 from brainseg_cli.models.network import TorchNetwork, prepare_input
 from brainseg_cli.training.distributed import ALONE, World
-from brainseg_cli.training.loader import build_loader
+from brainseg_cli.training.faults import is_dead_worker
+from brainseg_cli.training.interrupts import Interrupts
+from brainseg_cli.training.loader import Rows, build_loader
 from brainseg_cli.training.optimise import (
     PLATEAU_EPOCHS,
     PLATEAU_FACTOR,
@@ -50,8 +55,9 @@ class Engine:
     In a `world` of several processes each has an Engine, all of them come to the same weights and numbers, and
     those are the ones that a single process comes to.
 
-    `keep_best(model, row)` is called after each epoch that is the best so far on val, before `save`, which is
-    called after every epoch with a state from which another Engine goes on exactly.
+    `keep_best(model, row)` is called after each epoch that is the best so far on val, before `save`, and of a state
+    that is gone on with at the start. `save` is called after every epoch, after a step every `train.save_minutes`, and
+    when interrupted, with a state from which another Engine goes on exactly: never with one that is not finite.
     """
 
     def __init__(
@@ -81,6 +87,12 @@ class Engine:
         self.state = state or TrainingState()
         if state is not None:
             self._restore(state)
+        self.saved = (self.state.epoch, self.state.position)
+        """Where the state stands that was saved last; (0, 0) for none."""
+        self._saved_at = time.monotonic()
+        self._save: Callable[[TrainingState], None] = lambda state: None
+        self._interrupts = Interrupts(leads=world.leads)
+        self._whole = True  # whether weights and numbers are of one moment, the end of a step
         square = (len(dataset.info.channel_names), config.preprocess.size, config.preprocess.size)
         self._shared = world.wrap(self.model, square)
         self._forward: Callable[[Tensor], Tensor] = (
@@ -95,80 +107,139 @@ class Engine:
     def run(
         self, keep_best: Callable[[nn.Module, dict[str, float]], None], save: Callable[[TrainingState], None]
     ) -> TrainingState:
-        """Train until the last epoch or until patience ends. TrainingError for a loss that is not finite."""
+        """Train until the last epoch or until patience ends, from where the state stands.
+
+        A SIGINT or SIGTERM that would raise KeyboardInterrupt does so at the end of the step, and after `save`; a
+        second one at once. TrainingError for a loss or weights that are not finite.
+        """
         train, state = self.config.train, self.state
-        while state.epoch < train.epochs and not state.stopped_early:
-            started = time.perf_counter()
-            row = {"epoch": state.epoch + 1} | self._train_epoch() | self._validate()
-            row["seconds"] = round(time.perf_counter() - started, 3)
-            score = row["val_dice_patient"] if math.isfinite(row["val_dice_patient"]) else -row["val_loss"]
-            state.epoch += 1
-            state.stale_epochs += 1
-            best = state.best_epoch == 0 or score > state.best_score or train.choose == "last"
-            if best:
-                state.best_score, state.best_epoch, state.stale_epochs = score, state.epoch, 0
-                keep_best(self.final_model, row)
-            stuck = state.stale_epochs > 0 and state.stale_epochs % PLATEAU_EPOCHS == 0
-            if self.config.schedule.name == "plateau" and stuck:
-                state.lr_factor *= PLATEAU_FACTOR
-            state.stopped_early = 0 < train.patience <= state.stale_epochs
-            state.rows.append(row)
-            self.observer.on_epoch(row, best=best, epochs=train.epochs)
-            self._warn_of_background(row)
-            save(self._capture())
+        self._save = save
+        if state.best and self.world.leads:
+            best = copy.deepcopy(self.final_model)
+            best.load_state_dict(state.best)
+            keep_best(best, state.rows[state.best_epoch - 1])
+        with self._interrupts:
+            try:
+                while state.epoch < train.epochs and not state.stopped_early:
+                    started = time.perf_counter() - state.seconds
+                    row = {"epoch": state.epoch + 1} | self._train_epoch() | self._validate()
+                    with self._interrupts.held():
+                        self._end_epoch(row, time.perf_counter() - started, keep_best)
+            except (KeyboardInterrupt, RuntimeError) as error:
+                stopped = is_dead_worker(error) or (
+                    isinstance(error, KeyboardInterrupt) and not self._interrupts.insisted
+                )
+                if stopped and self._whole and self.saved != (state.epoch, state.position):
+                    self._save_state()
+                raise
         if state.stopped_early:
             self.observer.on_message(
                 f"stopped after epoch {state.epoch}: no better val dice for {train.patience} epochs"
             )
         return state
 
+    def _end_epoch(
+        self, row: dict[str, float], seconds: float, keep_best: Callable[[nn.Module, dict[str, float]], None]
+    ) -> None:
+        train, state = self.config.train, self.state
+        self._whole = False
+        rate = _divide(state.images, state.seconds)
+        timing = {"epoch": row["epoch"], "seconds": round(seconds, 3), "images_per_s": round(rate, 2)}
+        score = row["val_dice_patient"] if math.isfinite(row["val_dice_patient"]) else -row["val_loss"]
+        state.end_epoch()
+        state.stale_epochs += 1
+        best = state.best_epoch == 0 or score > state.best_score or train.choose == "last"
+        if best:
+            state.best_score, state.best_epoch, state.stale_epochs = score, state.epoch, 0
+            weights = self.final_model.state_dict()
+            state.best = {name: tensor.to("cpu", copy=True) for name, tensor in weights.items()}
+        stuck = state.stale_epochs > 0 and state.stale_epochs % PLATEAU_EPOCHS == 0
+        if self.config.schedule.name == "plateau" and stuck:
+            state.lr_factor *= PLATEAU_FACTOR
+        state.stopped_early = 0 < train.patience <= state.stale_epochs
+        state.rows.append(row)
+        state.timings.append(timing)
+        self._whole = True
+        if best:
+            keep_best(self.final_model, row)
+        self.observer.on_epoch(row | timing, best=best, epochs=train.epochs)
+        self._warn_of_background(row)
+        self._save_state()
+
     def _train_epoch(self) -> dict[str, float]:
+        """What is left of an epoch."""
         config, state = self.config, self.state
-        # dropout, if the network has any: no two processes drop the same
-        torch.manual_seed((config.train.seed * 1_000_003 + state.epoch) * self.world.size + self.world.rank)
-        self.sampler.epoch = state.epoch
-        steps, accumulate = len(self.sampler), config.train.accumulate
+        self.sampler.epoch, self.sampler.start = state.epoch, state.position
+        steps = state.position + len(self.sampler)
         # tp, fp, fn, tn and the loss are summed where they arise: reading them would make the device wait
-        counts = torch.zeros(4, dtype=torch.float64, device=self._sums_device)
-        loss_sum = torch.zeros((), device=self.device)
-        images_done, lr, started = 0, 0.0, time.perf_counter()
+        state.loss_sum, state.counts = state.loss_sum.to(self.device), state.counts.to(self._sums_device)
+        started = time.perf_counter() - state.seconds
         self.model.train()
-        batches = zip(self.sampler, _move(self.loader, self.device), strict=True)
-        for index, ((_, rows), (pixels, masks)) in enumerate(batches):
-            lr = state.lr_factor * compute_lr(
-                config.schedule, config.optimizer.lr, state.epoch + index / steps, config.train.epochs
-            )
-            set_lr(self.optimizer, lr)
-            last = (index + 1) % accumulate == 0 or index + 1 == steps
-            group = min(accumulate, steps - index // accumulate * accumulate)  # the last may be short
+        batches = enumerate(zip(self.sampler, _move(self.loader, self.device), strict=True), state.position)
+        while state.position < steps:
+            with self._interrupts.held():
+                self._train_step(batches, steps, started)
+                overdue = time.monotonic() - self._saved_at >= 60 * config.train.save_minutes > 0
+                if overdue and self.world.leads:
+                    self._save_state()
+        self._check_finite()
+        tp, fp, fn, tn = state.counts.tolist()
+        return {
+            "lr": self._compute_lr(steps - 1, steps),
+            "train_loss": float(state.loss_sum) / state.images,
+            "train_dice": _divide(2 * tp, 2 * tp + fp + fn),
+            "train_iou": _divide(tp, tp + fp + fn),
+            "train_accuracy": _divide(tp + tn, tp + fp + fn + tn),
+        }
+
+    def _train_step(
+        self, batches: Iterator[tuple[int, tuple[tuple[int, Rows], Sequence[Tensor]]]], steps: int, started: float
+    ) -> None:
+        """The next `train.accumulate` of an epoch's numbered batches, or those that are left, and one update."""
+        state = self.state
+        count = min(self.config.train.accumulate, steps - state.position)
+        end = state.position + count
+        for index, ((_, rows), (pixels, masks)) in islice(batches, count):
+            self._whole = False
+            set_lr(self.optimizer, self._compute_lr(index, steps))
+            # dropout, if the network has any: no two batches drop the same, and no two processes
+            drawn = np.random.SeedSequence([self.config.train.seed, state.epoch, index, self.world.rank])
+            torch.manual_seed(int(drawn.generate_state(1)[0]))
+            last = index + 1 == end
             with self.world.computing(self._shared, last=last):
                 logits, reference = self._infer(pixels, masks, len(rows))
                 loss = self.loss(logits, reference)
                 # each process has the part of the gradient that its slices make, and gets the mean of the parts
-                self.scaler.scale(loss * self.world.size / group).backward()  # type: ignore[no-untyped-call]
+                self.scaler.scale(loss * self.world.size / count).backward()  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                state.loss_sum += loss.detach() * len(rows)
+                state.counts += self._count(logits, reference)
+            state.images += len(rows)
             if last:
                 self._step()
-            with torch.no_grad():
-                loss_sum += loss.detach() * len(rows)
-                counts += self._count(logits, reference)
-            images_done += len(rows)
-            self.observer.on_step(state.epoch + 1, index + 1, steps, images_done / (time.perf_counter() - started))
-        mean_loss = float(loss_sum) / images_done
-        if not math.isfinite(mean_loss) or not _is_finite(self.model):
-            what = "weights are no longer finite" if math.isfinite(mean_loss) else f"loss is {mean_loss}"
-            raise TrainingError(
-                f"the {what} in epoch {state.epoch + 1}",
-                hint="--lr lower, or --set train.precision=fp32; the state of the epoch before is kept",
-            )
-        tp, fp, fn, tn = counts.tolist()
-        return {
-            "lr": lr,
-            "train_loss": mean_loss,
-            "train_dice": _divide(2 * tp, 2 * tp + fp + fn),
-            "train_iou": _divide(tp, tp + fp + fn),
-            "train_accuracy": _divide(tp + tn, tp + fp + fn + tn),
-            "images_per_s": round(images_done / (time.perf_counter() - started), 2),
-        }
+                state.position = end
+            state.seconds = time.perf_counter() - started
+            self._whole = last
+            self.observer.on_step(state.epoch + 1, index + 1, steps, state.images / state.seconds)
+
+    def _compute_lr(self, index: int, steps: int) -> float:
+        config, state = self.config, self.state
+        along = state.epoch + index / steps
+        return state.lr_factor * compute_lr(config.schedule, config.optimizer.lr, along, config.train.epochs)
+
+    def _check_finite(self) -> None:
+        """TrainingError where it has gone wrong; the last step can spoil weights where its loss does not show it."""
+        loss = float(self.state.loss_sum) / max(self.state.images, 1)
+        models = [self.model.state_dict(), self.average.state_dict() if self.average is not None else {}]
+        moments = self.optimizer.state_dict()["state"].values()
+        if math.isfinite(loss) and all(map(_is_finite, [*models, *moments])):
+            return
+        what = "weights are no longer finite" if math.isfinite(loss) else f"loss is {loss}"
+        raise TrainingError(
+            f"the {what} in epoch {self.state.epoch + 1}",
+            hint="what was saved before is kept; begin anew, with --overwrite and a lower --lr, or with "
+            "--set train.precision=fp32",
+        )
 
     def _infer(self, pixels: Tensor, masks: Tensor, total: int) -> tuple[Tensor, Tensor]:
         """Of this process's share, the logits and references of the whole batch: float32 (total, 1, size, size)."""
@@ -219,18 +290,25 @@ class Engine:
         tp, fp, fn = (found & truth).sum(), (found & ~truth).sum(), (~found & truth).sum()
         return torch.stack([tp, fp, fn, truth.numel() - tp - fp - fn]).to(self._sums_device, torch.float64)
 
-    def _capture(self) -> TrainingState:
-        self.state.model = self.model.state_dict()
-        self.state.average = self.average.state_dict() if self.average is not None else None
-        self.state.optimizer = self.optimizer.state_dict()
-        self.state.scaler = self.scaler.state_dict()
-        return self.state
+    def _save_what_is_whole(self) -> None:
+        if self._whole and self.saved != (self.state.epoch, self.state.position):
+            self._save_state()
+
+    def _save_state(self) -> None:
+        self._check_finite()
+        state = self.state
+        state.model = self.model.state_dict()
+        state.average = self.average.state_dict() if self.average is not None else {}
+        state.optimizer = self.optimizer.state_dict()
+        state.scaler = self.scaler.state_dict()
+        self._save(state)
+        self.saved, self._saved_at = (state.epoch, state.position), time.monotonic()
 
     def _restore(self, state: TrainingState) -> None:
         try:
             self.model.load_state_dict(state.model)
             if self.average is not None:
-                self.average.load_state_dict(state.average or {})
+                self.average.load_state_dict(state.average)
             load_optimizer(self.optimizer, state.optimizer)
             self.scaler.load_state_dict(state.scaler)
         except (RuntimeError, ValueError, KeyError) as error:
@@ -238,9 +316,8 @@ class Engine:
             raise TrainingError(f"the saved state does not fit this configuration: {reason}") from None
 
 
-def _is_finite(model: nn.Module) -> bool:
-    """The last step of an epoch can spoil the weights where its loss, taken before it, does not show."""
-    return bool(torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all())
+def _is_finite(values: Mapping[str, Any]) -> bool:
+    return all(bool(value.isfinite().all()) for value in values.values() if isinstance(value, Tensor))
 
 
 def _move(batches: Iterable[Sequence[Tensor]], device: torch.device) -> Iterator[Sequence[Tensor]]:

@@ -4,6 +4,7 @@ Nothing random here has a memory: the order depends on (seed, epoch), a slice's 
 row). So neither the number of worker processes nor an interruption changes what is trained on.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
@@ -47,11 +48,11 @@ def find_smallest_batch(dataset: Dataset, config: Config) -> int:
 
 
 class EpochSampler(Sampler[tuple[int, Rows]]):
-    """Yields (epoch, rows) for each batch of the epoch that is set."""
+    """Yields (epoch, rows) for each batch of the epoch that is set, from the batch `start` on."""
 
     def __init__(self, rows: Rows, has_tumour: npt.NDArray[np.bool_], config: Config) -> None:
         self.rows, self.has_tumour, self.config = rows, has_tumour, config
-        self.epoch = 0
+        self.epoch = self.start = 0
 
     def __len__(self) -> int:
         return len(self._batches())
@@ -62,7 +63,7 @@ class EpochSampler(Sampler[tuple[int, Rows]]):
     def _batches(self) -> list[Rows]:
         train = self.config.train
         rows = choose_rows(self.rows, self.has_tumour, train.tumour_share, train.seed, self.epoch)
-        return cut_batches(rows, train.batch_size)
+        return cut_batches(rows, train.batch_size)[self.start :]
 
 
 class SliceBatches(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -118,7 +119,7 @@ def build_loader(
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        worker_init_fn=_be_one_thread if workers else None,
+        worker_init_fn=_begin_worker if workers else None,
     )
     return loader, sampler
 
@@ -128,5 +129,12 @@ def _build_sampler(dataset: Dataset, config: Config) -> EpochSampler:
     return EpochSampler(rows, dataset.slices["tumour_px"].to_numpy()[rows] > 0, config)
 
 
-def _be_one_thread(_worker: int = 0) -> None:
+def _begin_worker(_worker: int) -> None:
+    """In a process group of its own: a signal to all of a group is for the loop alone, which needs it a while yet."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+    _be_one_thread()
+
+
+def _be_one_thread() -> None:
     cv2.setNumThreads(1)

@@ -1,6 +1,9 @@
 """The run/ folder: where everything that a training makes has its place."""
 
-from collections.abc import Sequence
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +13,9 @@ import pandas as pd
 from brainseg_cli.config import Config, read_config
 from brainseg_cli.data.manifest import Dataset, load_dataset
 from brainseg_cli.errors import InputError
-from brainseg_cli.io.atomic import write_json, write_text
+from brainseg_cli.io.atomic import name_aside, write_json, write_text
 from brainseg_cli.io.contracts import Contract, read_contract
+from brainseg_cli.models.locate import BUNDLE_FILES
 from brainseg_cli.types import Json
 
 
@@ -58,6 +62,10 @@ class RunFolder:
         return self.path / "metrics.csv"
 
     @property
+    def timings(self) -> Path:
+        return self.path / "timings.csv"
+
+    @property
     def thresholds(self) -> Path:
         return self.path / "thresholds.csv"
 
@@ -74,6 +82,16 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def goes_on(self) -> str:
+        """How an interrupted run goes on, for a hint."""
+        return f"brainseg train --resume -o {shlex.quote(str(self.path))} goes on"
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a training has written here, though it may not have come to its first step."""
+        return self.info.exists() or self.config.exists()
+
+    @property
     def figures(self) -> Path:
         return self.path / "figures"
 
@@ -82,18 +100,48 @@ class RunFolder:
         return self.path / "report"
 
     def write_start(self, config: Config, info: RunInfo, dataset: Dataset) -> None:
-        """config.toml, run.json and split.csv, before the first step."""
+        """config.toml, split.csv, and last run.json, without which it is no run; before the first step."""
         write_text(self.config, config.to_toml())
-        write_json(self.info, info.model_dump(mode="json"))
         columns = ["patient_id", "split"]
         if dataset.info.leaky:  # a patient has slices in several splits: say it slice by slice
             columns = ["patient_id", "image", "split"]
         table = dataset.slices[columns].drop_duplicates()
         write_text(self.split, table.to_csv(index=False))
+        write_json(self.info, info.model_dump(mode="json"))
 
-    def write_metrics(self, rows: Sequence[dict[str, float]]) -> None:
-        """metrics.csv, a row an epoch; a value that is not defined is left empty."""
+    def clear(self) -> None:
+        """Remove what an older run left that could be taken for the new one's: first what makes it a run."""
+        self.info.unlink(missing_ok=True)
+        aside = name_aside(self.model)
+        for folder in (self.state.parent, self.model, aside, self.figures, *self.path.glob(f"{self.report.name}*")):
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in (self.metrics, self.timings, self.thresholds, self.log):
+            path.unlink(missing_ok=True)
+
+    def write_epochs(self, rows: Sequence[dict[str, float]], timings: Sequence[dict[str, float]]) -> None:
+        """metrics.csv and timings.csv, a row an epoch in each; a value that is not defined is left empty.
+
+        What the clock says stands apart, so that the metrics of an interrupted run are those of one that was not.
+        """
         write_text(self.metrics, pd.DataFrame(rows).to_csv(index=False))
+        write_text(self.timings, pd.DataFrame(timings).to_csv(index=False))
+
+    @contextmanager
+    def new_model(self) -> Iterator[Path]:
+        """Yield a folder to write the bundle into, whose files then take their places one right after the other.
+
+        So hardly a moment is left in which a kill leaves files of two epochs, and that is mended by going on.
+        """
+        aside = name_aside(self.model)
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+            self.model.mkdir(exist_ok=True)
+            for name in reversed(BUNDLE_FILES):  # what says of itself that it is a model comes last
+                (aside / name).replace(self.model / name)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
     def read_metrics(self) -> pd.DataFrame:
         """metrics.csv; InputError where there is none."""

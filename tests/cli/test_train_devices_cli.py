@@ -1,7 +1,9 @@
 """brainseg train --devices: the real program, as two processes of a CPU."""
 
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from brainseg_cli.train import resume
+from brainseg_cli.training.state import load_state
+
 Program = Callable[..., Any]
-TIMING = ["seconds", "images_per_s"]
 
 
 def options(settings: dict[str, Any]) -> list[str]:
@@ -37,7 +41,7 @@ def test_two_processes_leave_the_run_of_one(
     assert [line.split()[1] for line in lines if line.startswith("epoch ")] == ["1/3", "2/3", "3/3"]
     assert lines.count("loading PyTorch") == 1 and sum(line.startswith("test split:") for line in lines) == 1
     # what is left is what one process leaves: `run`, of the same settings; what differs is rounding (some 2e-6)
-    alone, together = (pd.read_csv(folder / "metrics.csv").drop(columns=TIMING) for folder in (run, made))
+    alone, together = (pd.read_csv(folder / "metrics.csv") for folder in (run, made))
     pd.testing.assert_frame_equal(together, alone, rtol=1e-3, atol=1e-6)
     expected, found = (load_file(folder / "model" / "model.safetensors") for folder in (run, made))
     assert found.keys() == expected.keys()
@@ -46,6 +50,31 @@ def test_two_processes_leave_the_run_of_one(
     names = {path.relative_to(run) for path in run.rglob("*") if path.parent.name != "cache"}  # named by its hash
     assert names <= {path.relative_to(made) for path in made.rglob("*")}
     assert ", 2 processes" in (made / "run.json").read_text() and ", 2 processes" in (made / "train.log").read_text()
+
+
+def test_interrupted_the_first_saves_and_one_process_goes_on(
+    run: Path, dataset: Path, tmp_path: Path, tiny_settings: dict[str, Any], recorder: Any
+) -> None:
+    made = tmp_path / "run"
+    settings = tiny_settings | {"train.epochs": 200, "train.save_minutes": 0, "train.batch_size": 2}
+    command = [sys.executable, "-m", "brainseg_cli", "train", str(dataset), "-o", str(made), "--preset", "fast"]
+    command += ["--device", "cpu", "--devices", "2", *options(settings)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not (made / "metrics.csv").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)  # to who started them: it tells them
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, out) == (130, ""), err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert line == f"error: {made}: interrupted (brainseg train --resume -o {made} goes on)"
+    assert "Traceback" not in err
+    state = load_state(made / "state" / "last.pt")
+    assert state.epoch >= 1
+    config = (made / "config.toml").read_text()
+    (made / "config.toml").write_text(config.replace("epochs = 200", f"epochs = {state.epoch + 1}"))
+    resume(made, recorder, device_name="cpu")
+    assert recorder.steps[0][:2] == (state.epoch + 1, state.position + 1) and recorder.messages == []
 
 
 def test_a_failure_is_one_line_and_its_exit_code(dataset: Path, tmp_path: Path) -> None:

@@ -64,7 +64,9 @@ def test_from_slices_to_measured_masks(
         "run.json",
         "split.csv",
         "state/last.pt",
+        "state/previous.pt",
         "thresholds.csv",
+        "timings.csv",
         "train.log",
     ]
     assert without_cache(tmp_path / "run") == of_the_run

@@ -19,7 +19,7 @@ from brainseg_cli.errors import DownloadError, InputError, OutputExistsError, Tr
 from brainseg_cli.evaluate import conclude, measure_run, write_report
 from brainseg_cli.io.images import read_image
 from brainseg_cli.metrics.threshold import choose_threshold
-from brainseg_cli.models.bundle import load_bundle, write_info
+from brainseg_cli.models.bundle import load_bundle, save_bundle, write_info
 from brainseg_cli.models.network import TorchNetwork
 from brainseg_cli.models.segmenter import Segmenter
 from brainseg_cli.train import draw_run_figures, resume, train
@@ -27,8 +27,6 @@ from brainseg_cli.training.measure import sweep_thresholds
 from brainseg_cli.training.run_folder import RunFolder
 from brainseg_cli.training.state import load_state
 from brainseg_cli.training.validation import Validation
-
-TIMING = ["seconds", "images_per_s"]
 
 
 def tree(folder: Path) -> list[str]:
@@ -39,12 +37,8 @@ def weights(run: Path) -> bytes:
     return (run / "model" / "model.safetensors").read_bytes()
 
 
-def numbers(run: Path) -> pd.DataFrame:
-    return pd.read_csv(run / "metrics.csv").drop(columns=TIMING)
-
-
 def same(one: Path, other: Path) -> bool:
-    return weights(one) == weights(other) and numbers(one).equals(numbers(other))
+    return weights(one) == weights(other) and (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
 
 
 class Interrupt(Exception):
@@ -79,7 +73,9 @@ def test_the_run_folder(run: Path, dataset: Path, tiny: Callable[..., Config]) -
         "run.json",
         "split.csv",
         "state/last.pt",
+        "state/previous.pt",
         "thresholds.csv",
+        "timings.csv",
         "train.log",
     ]
     assert read_config(run / "config.toml") == tiny()
@@ -96,7 +92,7 @@ def test_the_best_epoch_is_the_one_in_the_bundle(run: Path) -> None:
     assert metrics["epoch"].tolist() == [1, 2, 3]
     assert {
         "lr", "train_loss", "train_dice", "train_iou", "train_accuracy",
-        "val_loss", "val_dice", "val_iou", "val_accuracy", "val_dice_patient", *TIMING,
+        "val_loss", "val_dice", "val_iou", "val_accuracy", "val_dice_patient",
     } <= set(metrics.columns)  # fmt: skip
     best = metrics["val_dice_patient"].idxmax()
     info = load_bundle(run)[1]
@@ -223,9 +219,45 @@ def test_another_dataset_or_split_is_refused(copied: Path, phantom: Path, tmp_pa
 def test_what_is_no_run_cannot_be_resumed(tmp_path: Path, recorder: Any, copied: Path) -> None:
     with pytest.raises(InputError, match="is no run"):
         resume(tmp_path, recorder)
-    (copied / "state" / "last.pt").write_bytes(b"broken")
-    with pytest.raises(InputError, match=r"last\.pt: is no training state"):
+    for name in ("last.pt", "previous.pt"):
+        (copied / "state" / name).write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"last\.pt: is no training state.*--overwrite begins anew"):
         resume(copied, recorder, device_name="cpu")
+
+
+def test_from_a_damaged_state_the_run_ends_the_same(copied: Path, run: Path, recorder: Any) -> None:
+    state = copied / "state" / "last.pt"
+    state.write_bytes(state.read_bytes()[:-1])
+    shutil.rmtree(copied / "model")
+    resume(copied, recorder, device_name="cpu")
+    (told,) = recorder.messages
+    assert "last.pt: is damaged" in told and "previous.pt" in told
+    assert [epoch for epoch, step, _ in recorder.steps if step == 1] == [3]
+    assert same(copied, run)
+
+
+@pytest.mark.parametrize("left", ["another epoch's weights", "another epoch's word", "nothing", "half"])
+def test_going_on_puts_the_bundle_right(left: str, copied: Path, run: Path, recorder: Any) -> None:
+    """A kill may come between two files of it, or between it and the state."""
+    model = copied / "model"
+    if left == "another epoch's weights":
+        save_bundle(model, load_bundle(run)[0].apply(spoil), load_bundle(run)[1])
+    elif left == "another epoch's word":
+        write_info(model, load_bundle(run)[1].model_copy(update={"epoch": 77, "val_dice_patient": 0.99}))
+    else:
+        shutil.rmtree(model)
+        if left == "half":
+            model.mkdir()
+            (model / "model.safetensors").write_bytes(b"half")
+    resume(copied, recorder, device_name="cpu")
+    assert recorder.steps == []
+    for name in ("brainseg.json", "config.json", "model.safetensors"):
+        assert (model / name).read_bytes() == (run / "model" / name).read_bytes()
+
+
+def spoil(module: nn.Module) -> None:
+    for parameter in module.parameters(recurse=False):
+        nn.init.zeros_(parameter)
 
 
 def test_a_changed_configuration_does_not_fit_the_state(

@@ -1,5 +1,6 @@
 """The loop: what is kept, when it stops, what it says, and that its arithmetic is that of the larger batch."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from brainseg_cli.errors import TrainingError
 from brainseg_cli.metrics.counts import compute_counts
 from brainseg_cli.models.network import prepare_input
 from brainseg_cli.training.engine import Engine
-from brainseg_cli.training.state import TrainingState
+from brainseg_cli.training.state import TIMING, TrainingState
 
 CPU = torch.device("cpu")
 NAN = float("nan")
@@ -66,7 +67,8 @@ def test_the_best_epoch_is_kept_when_it_comes(scripted: Callable[..., Scripted],
     assert recorder.best == [True, True, False, False, True]
     assert (state.best_epoch, state.best_score, state.stale_epochs, state.epoch) == (5, 0.6, 0, 5)
     assert not state.stopped_early and recorder.messages == []
-    assert recorder.rows == state.rows
+    assert [{name: row[name] for name in row if name not in TIMING} for row in recorder.rows] == state.rows
+    assert [timing["epoch"] for timing in state.timings] == [1, 2, 3, 4, 5]
 
 
 def test_a_first_epoch_that_finds_nothing_is_still_kept(scripted: Callable[..., Scripted]) -> None:
@@ -212,7 +214,7 @@ def test_a_loss_that_is_not_a_number_ends_the_training(
     engine.loss = lambda logits, reference: whole(logits, reference) * (NAN if engine.state.epoch == 1 else 1)
     with pytest.raises(TrainingError, match="loss is nan in epoch 2") as caught:
         engine.run(lambda model, row: None, lambda state: saved.append(state.epoch))
-    assert saved == [1] and "--lr lower" in str(caught.value)
+    assert saved == [1] and "a lower --lr" in str(caught.value)
 
 
 def test_a_last_step_into_infinity_is_seen(prepared: Dataset, tiny: Callable[..., Config], recorder: Any) -> None:
@@ -253,3 +255,72 @@ def test_the_train_numbers_are_those_of_the_pixels(
     expected = nn.functional.binary_cross_entropy_with_logits(logits, torch.cat(masks).float())
     assert row["train_loss"] == pytest.approx(float(expected), rel=1e-5)
     assert recorder.steps == [(1, step, 3) for step in (1, 2, 3)]
+
+
+class Dropping(nn.Module):
+    """Draws at random, and has statistics beside weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 1, 1)
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found: Tensor = self.layers(inputs)
+        return found
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_from_the_end_of_any_step_it_goes_on_to_the_same_bits(
+    workers: int, prepared: Dataset, tiny: Callable[..., Config], recorder: Any
+) -> None:
+    settings = {"train.epochs": 2, "train.batch_size": 2, "train.accumulate": 2, "train.ema_decay": 0.7}
+    config = tiny(settings | {"train.save_minutes": 1e-9, "train.tumour_share": 0})
+
+    def build(state: TrainingState | None = None, workers: int = 0) -> Engine:
+        torch.manual_seed(1)
+        return Engine(Dropping(), prepared, config, CPU, recorder, workers=workers, state=state)
+
+    saved: list[TrainingState] = []
+    whole = build()
+    ended = whole.run(lambda model, row: None, lambda state: saved.append(copy.deepcopy(state)))
+    assert [(state.epoch, state.position) for state in saved] == [
+        (0, 2), (0, 4), (0, 6), (0, 7), (1, 0), (1, 2), (1, 4), (1, 6), (1, 7), (2, 0),
+    ]  # fmt: skip
+    for state in saved if workers == 0 else saved[2:3]:
+        recorder.steps.clear()
+        begun = 7 * state.epoch + state.position
+        torch.manual_seed(begun)  # what was drawn in between does not count
+        again = build(state, workers)
+        last = again.run(lambda model, row: None, lambda state: None)
+        assert len(recorder.steps) == 14 - begun
+        for name, value in whole.model.state_dict().items():
+            assert torch.equal(again.model.state_dict()[name], value), (begun, name)
+        for name, value in whole.final_model.state_dict().items():
+            assert torch.equal(again.final_model.state_dict()[name], value), (begun, name)
+        assert last.rows == ended.rows and last.step == ended.step == 8
+        assert all(torch.equal(last.best[name], value) for name, value in ended.best.items())
+
+
+def test_dropout_differs_from_batch_to_batch(prepared: Dataset, tiny: Callable[..., Config], recorder: Any) -> None:
+    engine = Engine(Dropping(), prepared, tiny({"train.epochs": 1}), CPU, recorder)
+    drawn: list[float] = []
+    whole = engine.loss
+
+    def draw(logits: Tensor, reference: Tensor) -> Tensor:
+        drawn.append(float(torch.rand(())))
+        return whole(logits, reference)
+
+    engine.loss = draw
+    engine._train_epoch()
+    assert len(set(drawn)) == len(drawn) > 1
+
+
+def test_by_epochs_alone_where_no_minutes_are_given(
+    prepared: Dataset, tiny: Callable[..., Config], recorder: Any
+) -> None:
+    places: list[tuple[int, int]] = []
+    engine = Engine(linear(), prepared, tiny({"train.epochs": 2, "train.save_minutes": 0}), CPU, recorder)
+    engine.run(lambda model, row: None, lambda state: places.append((state.epoch, state.position)))
+    assert places == [(1, 0), (2, 0)]

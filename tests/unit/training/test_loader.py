@@ -1,8 +1,10 @@
 """Batches: which slices, in what order, how even, and independent of who loads them."""
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,3 +124,37 @@ def test_what_a_worker_is_sent_is_small_and_gives_the_same_batch(
     assert len(sent) < prepared.images.nbytes // 4
     for one, other in zip(expected, pickle.loads(sent)[0, rows], strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_was_trained_on_is_not_read_again(
+    workers: int, prepared: Dataset, tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny({"train.batch_size": 2, "train.tumour_share": 0})
+    (whole,) = load(prepared, config, 0, [1])
+    if not workers:
+        monkeypatch.setattr(SliceBatches, "__getitem__", spied(SliceBatches.__getitem__, read := []))
+    loader, sampler = build_loader(prepared, config, workers=workers, pin_memory=False)
+    sampler.epoch, sampler.start = 1, 2
+    assert len(sampler) == len(list(sampler)) == len(whole) - 2 > 0
+    rest = [torch.cat([pixels.flatten(), masks.flatten()]) for pixels, masks in loader]
+    assert same(rest, whole[2:])
+    assert workers or len(read) == len(rest)
+
+
+def spied(whole: Callable[..., Any], seen: list[Any]) -> Callable[..., Any]:
+    """The same, which notes what it is asked for."""
+
+    def ask(batches: SliceBatches, batch: Any) -> Any:
+        seen.append(batch)
+        return whole(batches, batch)
+
+    return ask
+
+
+def test_a_signal_to_all_of_a_group_does_not_reach_the_workers(prepared: Dataset, tiny: Callable[..., Config]) -> None:
+    loader, _ = build_loader(prepared, tiny(), workers=1, pin_memory=False)
+    batches: Any = iter(loader)
+    next(batches)
+    (worker,) = batches._workers
+    assert os.getpgid(worker.pid) == worker.pid != os.getpgid(0)

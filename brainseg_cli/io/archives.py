@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from brainseg_cli.errors import InputError
-from brainseg_cli.io.images import is_image_name, read_bytes
+from brainseg_cli.io.images import is_image_name, read_encoded
 from brainseg_cli.io.inputs import walk_unordered
 
 UNREADABLE = (
@@ -59,7 +59,7 @@ def _open_folder(path: Path) -> Source:
         sizes[file.relative_to(path).as_posix()] = file.stat().st_size if file.exists() else -1
 
     def read(name: str) -> bytes:
-        return read_bytes(path / name)
+        return read_encoded(path / name)
 
     return _without_nested_copies(Source(path, sizes, read), lambda a, b: read(a) == read(b))
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from brainseg_cli.errors import BrainsegError, OutputExistsError, UsageError
 from brainseg_cli.io.atomic import check_absent
 from brainseg_cli.io.embedded import read_about
-from brainseg_cli.io.images import ARRAY_SUFFIX, MASK_SUFFIXES, read_bytes
+from brainseg_cli.io.images import ARRAY_SUFFIX, MASK_SUFFIXES, read_encoded
 from brainseg_cli.io.inputs import Input, is_there
 from brainseg_cli.io.outputs import TEMPLATE, Claims, Guard, Naming, drop_suffix
 from brainseg_cli.io.sources import Inputs, Shard
@@ -90,7 +90,7 @@ class Plan:
             unchanged = False
             if self.places.resume and not self.settings.volume and target is not None and is_there(target):
                 try:
-                    sha256 = hashlib.sha256(item.data or read_bytes(item.path)).hexdigest()
+                    sha256 = hashlib.sha256(item.data or read_encoded(item.path)).hexdigest()
                 except BrainsegError as error:
                     yield record | {"mask": None, "status": "failed", "error": str(error)}
                     continue

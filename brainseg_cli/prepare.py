@@ -20,13 +20,14 @@ from brainseg_cli.data.checks import (
     read_pair,
 )
 from brainseg_cli.data.layouts import pair_files
-from brainseg_cli.data.manifest import COLUMNS, ChannelStats, DatasetInfo
+from brainseg_cli.data.manifest import COLUMNS, PARTS, ChannelStats, DatasetInfo
 from brainseg_cli.data.splits import DEFAULT_SPLIT, SPLITS, Split, assign_split, hash_split
 from brainseg_cli.errors import InputError, OutputExistsError
 from brainseg_cli.io.archives import Source, open_source
 from brainseg_cli.io.atomic import atomic_folder, check_absent, write_json
 from brainseg_cli.io.reading import Reading
 from brainseg_cli.io.rows import RowsWriter
+from brainseg_cli.io.sums import hash_files
 from brainseg_cli.types import Image, Layout, Mask, Progress, ZipBounds, no_progress
 
 LGG_CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"]
@@ -160,7 +161,8 @@ def complete_dataset(
     if preparation.arrays_in != folder:
         _write_arrays(preparation, folder, workers=workers, progress=progress)
     preparation.slices.to_csv(folder / "slices.csv", index=False)
-    write_json(folder / "dataset.json", preparation.info.model_dump(mode="json"))
+    info = preparation.info.model_copy(update={"sha256": hash_files(folder, PARTS)})
+    write_json(folder / "dataset.json", info.model_dump(mode="json"))
 
 
 def check_writable(out: Path, *, overwrite: bool) -> None:

@@ -60,6 +60,7 @@ def train(
     device_name: str = "auto",
     workers: int | None = None,
     overwrite: bool = False,
+    verify: bool = True,
 ) -> TrainResult:
     """Train from the start. The run folder fills as it goes; an interrupted run goes on with `resume`.
 
@@ -72,7 +73,7 @@ def train(
     world, device = join(device_name)
     if world.leads:
         _refuse_existing(out, overwrite=overwrite)
-    dataset = load_dataset(dataset_path).with_fold(fold)
+    dataset = load_dataset(dataset_path, verify=verify and world.leads).with_fold(fold)
     _check_trainable(dataset)
     _check_shares(dataset, config, world)
     torch.manual_seed(config.train.seed)
@@ -108,6 +109,7 @@ def resume(
     dataset_path: Path | None = None,
     device_name: str = "auto",
     workers: int | None = None,
+    verify: bool = True,
 ) -> TrainResult:
     """Go on with an interrupted run, exactly: same slices, same order, same weights as if it had not stopped.
 
@@ -119,7 +121,7 @@ def resume(
     world, device = join(device_name)
     run = RunFolder(out)
     info, config = run.read_info(), run.read_config()
-    dataset = load_dataset(dataset_path or Path(info.dataset)).with_fold(info.fold)
+    dataset = load_dataset(dataset_path or Path(info.dataset), verify=verify and world.leads).with_fold(info.fold)
     if (dataset.info.content_hash, dataset.split_hash()) != (info.dataset_hash, info.split_hash):
         raise InputError("is not the dataset, or not the split, that this run began with", where=dataset.folder)
     _check_shares(dataset, config, world)
@@ -252,7 +254,7 @@ def draw_run_figures(
     if patients.empty:
         return []
     measured = run.read_report("slices.csv").set_index("image")
-    dataset = load_dataset(dataset_path or Path(info.dataset)).with_fold(info.fold)
+    dataset = load_dataset(dataset_path or Path(info.dataset), verify=False).with_fold(info.fold)
     model, bundle = load_bundle(path)
     network = TorchNetwork(model, bundle.preprocess, len(bundle.channel_names), choose_device(device_name))
     segmenter = Segmenter(network)

@@ -1,5 +1,6 @@
 """brainseg prepare."""
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,8 +68,9 @@ def prepare_command(
 
     if demo:
         out = out or DEMO_FOLDER / "dataset"
-    target = out or Path("data") / (source or Path()).resolve().name.removesuffix(".zip")
-    if not check and source is not None and source.resolve().is_relative_to(target.resolve()):
+    target = out or Path("data") / Path(os.path.realpath(source or "")).name.removesuffix(".zip")
+    real = os.path.realpath(source or "")
+    if not check and source is not None and Path(real).is_relative_to(os.path.realpath(target)):
         raise UsageError(f"{target} would replace its own source", hint="give another -o")
     with nullcontext() if check else use_case.new_dataset(target, overwrite=overwrite) as folder:
         with console.progress() as progress:

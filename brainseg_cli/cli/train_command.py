@@ -1,5 +1,6 @@
 """brainseg train."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import typer
 from brainseg_cli.cli.console import Console, emit, emit_json
 from brainseg_cli.cli.demo import DEMO_FOLDER, write_demo
 from brainseg_cli.cli.eval_command import print_summary
-from brainseg_cli.cli.options import AsJson, Device, Out, Overwrite, Quiet, Verbose, Workers
+from brainseg_cli.cli.options import AsJson, Device, NoVerify, Out, Overwrite, Quiet, Verbose, Workers
 from brainseg_cli.errors import UsageError
 from brainseg_cli.training.launch import find_rank, is_launched, is_under_torchrun, launch, telling_launcher
 
@@ -30,7 +31,7 @@ SETTINGS = {
     "seed": "train.seed",
 }
 """The settings that have a flag of their own."""
-WITH_RESUME = {"dataset", "out", "resume", "device", "devices", "workers", "as_json", "quiet", "verbose"}
+WITH_RESUME = {"dataset", "out", "resume", "device", "devices", "workers", "no_verify", "as_json", "quiet", "verbose"}
 
 
 @telling_launcher()
@@ -78,6 +79,7 @@ def train_command(
         typer.Option(min=1, help="Train on this many GPUs (or processes of a CPU).", envvar="BRAINSEG_DEVICES"),
     ] = 1,
     workers: Workers = None,
+    no_verify: NoVerify = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -109,7 +111,7 @@ def train_command(
         dataset = DEMO_FOLDER / "dataset" if is_launched() else _prepare_demo(console)
     if out is None:
         assert dataset is not None
-        out = RUNS_FOLDER / ("demo" if demo else f"{dataset.resolve().name}-{preset}")
+        out = RUNS_FOLDER / ("demo" if demo else f"{Path(os.path.realpath(dataset)).name}-{preset}")
         overwrite = overwrite or demo  # the demo's own place, the same each time
 
     try:
@@ -128,7 +130,9 @@ def train_command(
 
         with TrainTable(console) as observer:
             if resolved is None:
-                result = use_case.resume(out, observer, dataset_path=dataset, device_name=device, workers=workers)
+                result = use_case.resume(
+                    out, observer, dataset_path=dataset, device_name=device, workers=workers, verify=not no_verify
+                )
             else:
                 assert dataset is not None
                 result = use_case.train(
@@ -141,6 +145,7 @@ def train_command(
                     device_name=device,
                     workers=workers,
                     overwrite=overwrite,
+                    verify=not no_verify,
                 )
     except KeyboardInterrupt:
         if find_rank() == 0 and not is_launched():
@@ -151,7 +156,14 @@ def train_command(
     console.say(f"best epoch {result.best_epoch} of {result.epochs}; measuring it")
     with console.progress() as progress:
         evaluation = conclude(
-            measure_run(out, dataset_path=dataset, device_name=device, tell=console.say, progress=progress)
+            measure_run(
+                out,
+                dataset_path=dataset,
+                device_name=device,
+                verify=not no_verify,
+                tell=console.say,
+                progress=progress,
+            )
         )
         write_report(evaluation, out / "report", overwrite=True)
         figures = use_case.draw_run_figures(out, dataset_path=dataset, device_name=device, progress=progress)
@@ -203,7 +215,7 @@ def _refuse_with_resume(context: typer.Context) -> None:
     if refused := sorted(given - WITH_RESUME):
         raise UsageError(
             f"a resumed run keeps its own configuration: {', '.join(refused)} cannot be given",
-            hint="a DATASET that moved, --device, --devices and --workers can",
+            hint="a DATASET that moved, --device, --devices, --workers and --no-verify can",
         )
 
 

@@ -78,7 +78,7 @@ def check_header(data: bytes, where: Path | str) -> Header:
         raise InputError(told, where=where, hint=READ)
     try:
         header = read(data)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):  # an offset of 64 bits is beyond what Python can skip
         raise InputError("cannot be decoded as an image: its header is cut off", where=where) from None
     except ValueError as error:
         raise InputError(f"cannot be decoded as an image: {error}", where=where) from None

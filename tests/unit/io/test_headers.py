@@ -158,3 +158,8 @@ def test_one_that_is_cut_off_is_refused_wherever(kind: str, capfd: pytest.Captur
 def test_scans_and_tags_are_counted() -> None:
     assert f"more than {MOST_SCANS} scans" in fault(make_jpeg(9, 9) + b"\xff\xda" * MOST_SCANS)
     assert "tags" in fault(b"II*\0\x08\0\0\0\xff\xff" + bytes(99))
+
+
+def test_an_offset_beyond_all_files_is_a_fault_of_the_file() -> None:
+    assert "header is cut off" in fault(b"II+\0\x08\0\0\0" + b"\xff" * 8)
+    assert "header is cut off" in fault(b"II*\0" + b"\xff" * 4)

@@ -134,6 +134,9 @@ def load_dataset(folder: Path, *, verify: bool = True) -> Dataset:
     path = folder / "dataset.json"
     if not path.exists():
         raise InputError("is no dataset: it has no dataset.json", where=folder, hint="brainseg prepare makes one")
+    for name in (path.name, *PARTS):
+        if (folder / name).exists() and not (folder / name).is_file():  # a pipe would be waited for
+            raise InputError("is not a file", where=folder / name)
     info = read_contract(path, DatasetInfo)
     slices = read_slices(folder / "slices.csv")
     if len(slices) != info.slices:

@@ -23,7 +23,7 @@ FIELDS: dict[str, Callable[[Input], str | int | None]] = {
     "patient_id": lambda item: item.patient_id,
     "slice_index": lambda item: item.slice_index,
 }
-MOST_LINKS = 40
+MOST_LINKS, MOST_NAME = 40, 4096
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Naming:
         if not name or name.endswith("/"):
             raise UsageError(f"--name {self.template} leaves nothing of the name", where=item.path)
         filled = name + self.suffix
+        if len(filled) > MOST_NAME:
+            raise UsageError(f"--name {self.template} gives a name of {len(filled)} characters", where=item.path)
         if filled.startswith("/") or ".." in filled.split("/"):
             raise UsageError(f"--name {self.template} would leave the folder", where=item.path)
         target = self.folder.joinpath("" if "/" in self.template else os.path.dirname(item.relative), filled)
@@ -67,8 +69,9 @@ class Naming:
                 told = ", ".join(f"{{{name}}}" for name in FIELDS)
                 raise UsageError(f"--name {self.template}: there is no {{{unknown[0]}}}", hint=f"{told} are filled in")
             return self.template.format_map(values)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:  # in a field within a format: {stem:{x}}
-            raise UsageError(f"--name {self.template} cannot be filled in: {error}") from None
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError) as error:
+            told = str(error) or "it would be too long"
+            raise UsageError(f"--name {self.template} cannot be filled in: {told}") from None
 
 
 @lru_cache(1024)

@@ -1,6 +1,7 @@
 """Files that were changed at random, by every reader: refused in one line or read, never a crash, a hang or a fault."""
 
 import json
+import os
 import queue
 import random
 import shutil
@@ -143,7 +144,7 @@ def seeds(phantom: Path, dataset: Path, run: Path, tmp_path_factory: pytest.Temp
 
 
 def _real() -> list[Path]:
-    folder = Path(__file__).parents[3] / "shared" / "lgg" / "kaggle_3m"
+    folder = Path(os.environ.get("BRAINSEG_LGG", Path(__file__).parents[3] / "shared" / "lgg" / "kaggle_3m"))
     return [path for path in folder.glob("TCGA_CS_*/*_1?.tif") if not path.stem.endswith("_mask")]
 
 

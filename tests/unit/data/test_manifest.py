@@ -1,6 +1,7 @@
 """The dataset/ folder read back, and every way in which it can be none."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -271,4 +272,13 @@ def test_sums_of_other_files_are_not_asked_for(dataset: Path, tmp_path: Path) ->
     about["sha256"]["../../dev/zero"] = "0" * 64
     (folder / "dataset.json").write_text(json.dumps(about))
     with pytest.raises(InputError, match=r"dataset\.json: sha256"):
+        load_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "slices.csv", "images.npy"])
+def test_a_pipe_is_not_waited_for(dataset: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(dataset, tmp_path / "d"))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(InputError, match=f"{name}: is not a file"):
         load_dataset(folder)

@@ -178,12 +178,14 @@ def load_model(
     device: str = "auto",
     runtime: Runtime = "auto",
     precision: PredictPrecision = "auto",
+    verify: bool = True,
 ) -> Model:
     """A trained model: a run, its model/ folder, a k-fold (a folder of runs fold*), or several, asked as one.
 
     `device` is `auto` (the first GPU, else Apple's, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`. `runtime` and
     `precision` are `models.runtimes.Choice`'s: `auto` takes the fastest that is there and agrees with PyTorch in
-    fp32. InputError for what is not there or holds no model that can be loaded; UsageError for a device or a runtime
+    fp32. Without `verify` a file that is not as it was written is loaded all the same. InputError for what is not there
+    or holds no model that can be loaded; UsageError for a device or a runtime
     that is not there, for nothing, and for the same model twice.
 
     >>> load_model("runs/demo", device="cpu", runtime="torch").device
@@ -202,7 +204,7 @@ def load_model(
             where=missing,
             hint="give a run, its model/ folder, or a folder of runs fold*",
         )
-    return Model(load_ensemble(paths, Choice(runtime, device, precision)))
+    return Model(load_ensemble(paths, Choice(runtime, device, precision), verify=verify))
 
 
 @dataclass(frozen=True)

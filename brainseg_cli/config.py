@@ -192,10 +192,12 @@ def _preset_folder() -> Any:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
+        if path.is_char_device() or path.is_block_device():
+            raise InputError("is a device, not a file", where=path)
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError("is not there", where=path) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no TOML, a number too long, tables too deep
         raise InputError(f"cannot be read as TOML: {error}", where=path) from None
 
 
@@ -210,7 +212,7 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
 def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -1,5 +1,6 @@
 """A trained model as one file, for other programs and for predict: written, loaded anew and compared with PyTorch."""
 
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +16,8 @@ from brainseg_cli.metrics.aggregate import measure_slice, summarise
 from brainseg_cli.models import export as forms
 from brainseg_cli.models.cache import move, write_aside
 from brainseg_cli.models.exported import MODULES, open_exported
-from brainseg_cli.models.locate import BundleInfo, find_bundles
-from brainseg_cli.models.metadata import is_export, list_parts
+from brainseg_cli.models.locate import BundleInfo, find_bundles, open_bundle
+from brainseg_cli.models.metadata import is_export, list_parts, seal
 from brainseg_cli.models.parity import Parity, measure_error, measure_parity
 from brainseg_cli.models.quantise import quantise
 from brainseg_cli.models.runtimes import MAKERS, list_missing, require
@@ -95,6 +96,7 @@ def export(
     int8: bool = False,
     dataset_path: Path | None = None,
     overwrite: bool = False,
+    verify: bool = True,
     progress: Progress = no_progress,
 ) -> Exported:
     """Write the network of a run, or of its model/ folder, to `out`, and say how near to PyTorch it came.
@@ -113,8 +115,8 @@ def export(
         check_absent(part, overwrite=overwrite)
     if int8 and dataset_path is None:
         raise UsageError("--int8 is fitted and measured on slices", hint="--data DATASET")
-    exact = forms.load_exact(asked.bundle)
-    dataset, notes = (None, []) if dataset_path is None else _open_dataset(dataset_path, exact.info)
+    exact = forms.load_exact(open_bundle(asked.bundle, verify=verify))
+    dataset, notes = (None, []) if dataset_path is None else _open_dataset(dataset_path, exact.info, verify=verify)
     squares = _choose_squares(dataset, exact.info) if int8 and dataset is not None else []
     with write_aside(asked.target.parent) as aside:
         made = _write(exact, aside / asked.target.name, asked, squares)
@@ -161,16 +163,17 @@ def _ask(path: Path, out: Path, wanted: ExportFormat | None, int8: bool) -> _Ask
     if int8:
         require("--int8", MODULES["onnx"])
     if not suffix:
-        run = bundles[0].resolve()
+        run = Path(os.path.realpath(bundles[0]))
         out /= (run.parent if run.name == "model" else run).name + SUFFIXES[form]
     return _Asked(bundles[0], out, form, int8)
 
 
-def _open_dataset(path: Path, info: BundleInfo) -> tuple[Dataset, list[str]]:
+def _open_dataset(path: Path, info: BundleInfo, *, verify: bool) -> tuple[Dataset, list[str]]:
     """With the model's own fold, where there are folds. InputError where val has no tumour to measure a dice on."""
-    dataset = load_dataset(path)
+    dataset = load_dataset(path, verify=verify)
     if dataset.has_folds:
-        folds = (dataset.with_fold(fold) for fold in range(dataset.slices["split"].nunique()))
+        numbers = range(dataset.slices["split"].nunique())
+        folds = (dataset.with_fold(number, val=val) for number in numbers for val in (True, False))
         own = next((each for each in folds if each.split_hash() == info.split_hash), None)
         if own is None:
             raise UsageError("has folds, and the model was trained with none of them", where=path)
@@ -212,6 +215,8 @@ def _write(exact: forms.Exact, made: Path, asked: _Asked, squares: list[npt.NDAr
         else:
             forms.set_metadata(graph, metadata)
             graph.rename(made)
+    if asked.form in MODULES:
+        seal(made)
     return made
 
 
@@ -222,7 +227,10 @@ def _reopen(made: Path, info: BundleInfo, asked: _Asked) -> list[Network]:
         return [forms.open_program(made, info)]
     readers = MODULES if asked.form == "onnx" else ["openvino"]
     precision = "int8" if asked.int8 else "fp32"
-    return [open_exported(made, info, reader, precision) for reader in readers if not list_missing(MODULES[reader])]
+    parts = [part.read_bytes() for part in list_parts(made)]
+    return [
+        open_exported(made, parts, info, reader, precision) for reader in readers if not list_missing(MODULES[reader])
+    ]
 
 
 def _compare(network: Network, exact: Network, dataset: Dataset, threshold: float, progress: Progress) -> Comparison:

@@ -20,14 +20,15 @@ from brainseg_cli.data.checks import (
     read_pair,
 )
 from brainseg_cli.data.layouts import pair_files
-from brainseg_cli.data.manifest import COLUMNS, ChannelStats, DatasetInfo
+from brainseg_cli.data.manifest import COLUMNS, PARTS, ChannelStats, DatasetInfo
 from brainseg_cli.data.splits import DEFAULT_SPLIT, SPLITS, Split, assign_split, hash_split
 from brainseg_cli.errors import InputError, OutputExistsError
 from brainseg_cli.io.archives import Source, open_source
 from brainseg_cli.io.atomic import atomic_folder, check_absent, write_json
 from brainseg_cli.io.reading import Reading
 from brainseg_cli.io.rows import RowsWriter
-from brainseg_cli.types import Image, Layout, Mask, Progress, no_progress
+from brainseg_cli.io.sums import hash_files
+from brainseg_cli.types import Image, Layout, Mask, Progress, ZipBounds, no_progress
 
 LGG_CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"]
 
@@ -56,6 +57,7 @@ def check(
     seed: int = 0,
     allow_leakage: bool = False,
     skip_bad: bool = False,
+    bounds: ZipBounds | None = None,
     into: Path | None = None,
     workers: int | None = None,
     progress: Progress = no_progress,
@@ -64,16 +66,21 @@ def check(
 
     What is written on the way is not read a second time; where sizes differ it has to be, for the largest is not
     known yet. With `skip_bad`, slices that cannot be read or lack a partner are left out and counted in `skipped`;
-    otherwise they are among `errors`. InputError where nothing usable is there.
+    otherwise they are among `errors`; so are entries of a zip that are not read. `bounds` are a zip's. InputError where
+    nothing usable is there.
     """
-    opened = open_source(source)
+    opened = open_source(source, bounds)
     pairing = pair_files(opened.sizes, layout, patient_regex)
     workers = _count_workers(workers)
     with nullcontext() if into is None else _open_arrays(into) as arrays:
         keep = None if arrays is None else arrays.append
         facts, bad = inspect_slices(opened, pairing.pairs, workers=workers, keep=keep, progress=progress)
     bad += [
-        f"{opened.where(name)}: has no partner (image without mask, or mask without image)" for name in pairing.unpaired
+        *opened.refused,
+        *(
+            f"{opened.where(name)}: has no partner (image without mask, or mask without image)"
+            for name in pairing.unpaired
+        ),
     ]
     if not facts:
         raise InputError(f"none of {len(pairing.pairs)} slices can be read; first: {bad[0]}", where=source)
@@ -154,7 +161,8 @@ def complete_dataset(
     if preparation.arrays_in != folder:
         _write_arrays(preparation, folder, workers=workers, progress=progress)
     preparation.slices.to_csv(folder / "slices.csv", index=False)
-    write_json(folder / "dataset.json", preparation.info.model_dump(mode="json"))
+    info = preparation.info.model_copy(update={"sha256": hash_files(folder, PARTS)})
+    write_json(folder / "dataset.json", info.model_dump(mode="json"))
 
 
 def check_writable(out: Path, *, overwrite: bool) -> None:

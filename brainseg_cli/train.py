@@ -64,6 +64,7 @@ def train(
     device_name: str = "auto",
     workers: int | None = None,
     overwrite: bool = False,
+    verify: bool = True,
 ) -> TrainResult:
     """Train from the start. The run folder fills as it goes; an interrupted run goes on with `resume`.
 
@@ -78,7 +79,8 @@ def train(
     observer = observer if world.leads else _Nobody()
     if world.leads:
         _refuse_existing(out, overwrite=overwrite)
-    dataset = load_dataset(dataset_path).with_fold(fold, val=config.train.choose == "best")
+    dataset = load_dataset(dataset_path, verify=verify and world.leads)
+    dataset = dataset.with_fold(fold, val=config.train.choose == "best")
     _check_trainable(dataset)
     _check_shares(dataset, config, world)
     torch.manual_seed(config.train.seed)
@@ -114,6 +116,7 @@ def resume(
     dataset_path: Path | None = None,
     device_name: str = "auto",
     workers: int | None = None,
+    verify: bool = True,
 ) -> TrainResult:
     """Go on with an interrupted run, exactly: same slices, same order, same weights as if it had not stopped.
 
@@ -128,7 +131,7 @@ def resume(
     observer = observer if world.leads else _Nobody()
     run = RunFolder(out)
     info, config = run.read_info(), run.read_config()
-    dataset = run.load_dataset(dataset_path)
+    dataset = run.load_dataset(dataset_path, verify=verify and world.leads)
     if (dataset.info.content_hash, dataset.split_hash()) != (info.dataset_hash, info.split_hash):
         raise InputError("is not the dataset, or not the split, that this run began with", where=dataset.folder)
     _check_shares(dataset, config, world)
@@ -300,7 +303,7 @@ def draw_run_figures(
     if patients.empty:
         return []
     measured = run.read_report("slices.csv").set_index("image")
-    dataset = run.load_dataset(dataset_path)
+    dataset = run.load_dataset(dataset_path, verify=False)
     model, bundle = load_bundle(path)
     network = TorchNetwork(model, bundle.preprocess, len(bundle.channel_names), choose_device(device_name))
     segmenter = Segmenter(network)

@@ -1,6 +1,6 @@
 """Shapes and choices as named aliases. The arrays' are those of `brainseg_cli.arrays`, loaded when one is asked for."""
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from brainseg_cli.arrays import Image as Image
@@ -30,6 +30,14 @@ Precision = Literal["fp32", "bf16", "fp16"]
 PredictPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 Runtime = Literal["auto", "torch", "onnx", "openvino"]
 ExportFormat = Literal["onnx", "openvino", "torchscript", "torch"]
+
+
+class ZipBounds(NamedTuple):
+    """What an archive may hold: entries of any kind, bytes of its images once unpacked, and how many times its own."""
+
+    entries: int = 250_000
+    unpacked_bytes: int = 64_000_000_000
+    ratio: float = 100.0
 
 
 class Progress(Protocol):

@@ -59,11 +59,11 @@ def paint(plan: Plan, batch_size: int = 4) -> Iterator[Any]:
 
 def segment(plan: Plan, batch_size: int = 16, device: str = "cpu", runtime: Runtime = "torch") -> list[Any]:
     """`run` by the plan's own models."""
-    from brainseg_cli.models.ensemble import load_ensemble
+    from brainseg_cli.models.ensemble import open_ensemble
     from brainseg_cli.models.runtimes import Choice
     from brainseg_cli.predict.run import run
 
-    return list(run(plan, load_ensemble(plan.bundles, Choice(runtime, device)), batch_size=batch_size))
+    return list(run(plan, open_ensemble(plan.bundles, Choice(runtime, device)), batch_size=batch_size))
 
 
 def records(outcomes: Sequence[Any]) -> list[Json]:

@@ -9,6 +9,7 @@ from brainseg_cli.cli.console import Console, emit, emit_json
 from brainseg_cli.cli.options import (
     AsJson,
     Device,
+    NoVerify,
     Out,
     Overwrite,
     PatientRegex,
@@ -116,6 +117,7 @@ def eval_command(
     device: Device = "auto",
     runtime: RuntimeOption = "auto",
     workers: Workers = None,
+    no_verify: NoVerify = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -159,7 +161,7 @@ def eval_command(
         }  # fmt: skip
         against = None
         if run is not None:
-            common |= {"device_name": device, "runtime": runtime, "tell": console.say}
+            common |= {"device_name": device, "runtime": runtime, "verify": not no_verify, "tell": console.say}
             side = use_case.measure_run(run, dataset_path=data, split=split, **common)
             if compare is not None:
                 against = use_case.measure_run(compare, on_slices_of=run, dataset_path=data, split=side.split, **common)
@@ -252,7 +254,7 @@ def _check_usage(context: typer.Context) -> None:
         raise UsageError("give a RUN, or --reference DIR and --prediction DIR")
     if "run" not in given and not {"reference", "prediction"} <= given:
         raise UsageError("--reference and --prediction go together")
-    refused = given & (set(OF_FOLDERS) if "run" in given else {"data", "device", "runtime"})
+    refused = given & (set(OF_FOLDERS) if "run" in given else {"data", "device", "runtime", "no_verify"})
     if refused:
         named = ", ".join("--" + name.replace("_", "-") for name in sorted(refused))
         raise UsageError(f"{named} cannot be given with {'a run' if 'run' in given else 'two folders of masks'}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brainseg_cli.cli.console import Console, emit, emit_json
-from brainseg_cli.cli.options import AsJson, Overwrite, Quiet, Verbose
+from brainseg_cli.cli.options import AsJson, NoVerify, Overwrite, Quiet, Verbose
 from brainseg_cli.errors import EXIT_GATE
 from brainseg_cli.types import ExportFormat
 
@@ -36,6 +36,7 @@ def export_command(
         typer.Option(help="A dataset, to compare on its val slices; --int8 needs one.", show_default=False),
     ] = None,
     overwrite: Overwrite = False,
+    no_verify: NoVerify = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -51,7 +52,14 @@ def export_command(
 
     with console.progress() as progress:
         exported = use_case.export(
-            run, out, form=form, int8=int8, dataset_path=data, overwrite=overwrite, progress=progress
+            run,
+            out,
+            form=form,
+            int8=int8,
+            dataset_path=data,
+            overwrite=overwrite,
+            verify=not no_verify,
+            progress=progress,
         )
     print_exported(console, exported)
     if as_json:

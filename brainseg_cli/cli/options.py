@@ -35,6 +35,10 @@ Threshold = Annotated[
     float | None,
     typer.Option("--threshold", min=0.0, max=1.0, help="Least probability of tumour.", show_default="the model's"),
 ]
+NoVerify = Annotated[
+    bool,
+    typer.Option("--no-verify", help="Do not hold models and datasets against the checksums they were written with."),
+]
 PatientRegex = Annotated[
     str | None,
     typer.Option(

@@ -19,6 +19,7 @@ from brainseg_cli.cli.options import (
     Images,
     Include,
     Name,
+    NoVerify,
     Overwrite,
     Quiet,
     RelativeTo,
@@ -132,6 +133,7 @@ def predict_command(
         ),
     ] = "auto",
     workers: Workers = None,
+    no_verify: NoVerify = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -180,6 +182,7 @@ def predict_command(
             None if spacing is None else parse_spacing(spacing)[:2],
             precision,
         ),
+        verify=not no_verify,
     )
     if dry_run:
         _preview(plan)
@@ -224,10 +227,10 @@ def _run(
     fail_fast: bool,
     lines: bool,
 ) -> None:
-    from brainseg_cli.models.ensemble import load_ensemble
+    from brainseg_cli.models.ensemble import open_ensemble
     from brainseg_cli.predict.run import run
 
-    ensemble = load_ensemble(plan.bundles, choice, tell=console.say)
+    ensemble = open_ensemble(plan.bundles, choice, tell=console.say)
     console.detail(f"runtime: {ensemble.described}")
     if ensemble.leaky:
         console.warn("this model comes from a LEAKY split: the figures it was reported with flatter it")
@@ -292,7 +295,7 @@ class _Tally:
             "out": str(out),
             "predictions": None if plan.places.folder is None else str(plan.places.name_lines("predictions")),
             "failures": str(plan.places.name_lines("failures")) if self.failed and plan.places.folder else None,
-            "models": [str(bundle) for bundle in plan.bundles],
+            "models": [str(bundle.path) for bundle in plan.bundles],
             "threshold": plan.threshold,
             "seconds": round(seconds, 3),
         }

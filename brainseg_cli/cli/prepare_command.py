@@ -1,5 +1,6 @@
 """brainseg prepare."""
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +11,13 @@ from brainseg_cli.cli.console import Console, emit, emit_json
 from brainseg_cli.cli.demo import DEMO_FOLDER, write_demo
 from brainseg_cli.cli.options import AsJson, Out, Overwrite, PatientRegex, Quiet, Verbose, Workers
 from brainseg_cli.errors import EXIT_FAILED, EXIT_PARTIAL, InputError, UsageError
-from brainseg_cli.types import Layout
+from brainseg_cli.types import Layout, ZipBounds
 
 if TYPE_CHECKING:
     from brainseg_cli.prepare import Preparation
+
+BOUNDS = ZipBounds()
+ZIP = "What a zip may hold"
 
 
 def prepare_command(
@@ -35,6 +39,15 @@ def prepare_command(
         bool, typer.Option("--skip-bad", help="Leave out unreadable and unpaired files instead of stopping; exit 3.")
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Look for problems only; write nothing.")] = False,
+    max_zip_entries: Annotated[
+        int, typer.Option(min=1, help="Most entries of a zip.", metavar="N", rich_help_panel=ZIP)
+    ] = BOUNDS.entries,
+    max_zip_gb: Annotated[
+        float, typer.Option(min=0, help="Most gigabytes that its images may unpack to.", rich_help_panel=ZIP)
+    ] = BOUNDS.unpacked_bytes / 1e9,
+    max_zip_ratio: Annotated[
+        float, typer.Option(min=1, help="And how many times its own size at most.", rich_help_panel=ZIP)
+    ] = BOUNDS.ratio,
     demo: Annotated[bool, typer.Option("--demo", help="Make the phantom data set and prepare that.")] = False,
     workers: Workers = None,
     overwrite: Overwrite = False,
@@ -55,8 +68,9 @@ def prepare_command(
 
     if demo:
         out = out or DEMO_FOLDER / "dataset"
-    target = out or Path("data") / (source or Path()).resolve().name.removesuffix(".zip")
-    if not check and source is not None and source.resolve().is_relative_to(target.resolve()):
+    target = out or Path("data") / Path(os.path.realpath(source or "")).name.removesuffix(".zip")
+    real = os.path.realpath(source or "")
+    if not check and source is not None and Path(real).is_relative_to(os.path.realpath(target)):
         raise UsageError(f"{target} would replace its own source", hint="give another -o")
     with nullcontext() if check else use_case.new_dataset(target, overwrite=overwrite) as folder:
         with console.progress() as progress:
@@ -69,6 +83,7 @@ def prepare_command(
                 seed=seed,
                 allow_leakage=allow_leakage,
                 skip_bad=skip_bad,
+                bounds=ZipBounds(max_zip_entries, int(max_zip_gb * 1e9), max_zip_ratio),
                 into=folder,
                 workers=workers,
                 progress=progress,

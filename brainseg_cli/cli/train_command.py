@@ -1,5 +1,6 @@
 """brainseg train."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,7 +12,7 @@ import typer
 from brainseg_cli.cli.console import Console, emit, emit_json
 from brainseg_cli.cli.demo import DEMO_FOLDER, write_demo
 from brainseg_cli.cli.eval_command import print_summary
-from brainseg_cli.cli.options import AsJson, Device, Out, Overwrite, Quiet, Verbose, Workers
+from brainseg_cli.cli.options import AsJson, Device, NoVerify, Out, Overwrite, Quiet, Verbose, Workers
 from brainseg_cli.errors import Interrupted, UsageError
 from brainseg_cli.training.launch import find_rank, is_launched, is_under_torchrun, launch, telling_launcher
 
@@ -32,7 +33,7 @@ SETTINGS = {
     "deterministic": "train.deterministic",
 }
 """The settings that have a flag of their own."""
-WITH_RESUME = {"dataset", "out", "resume", "device", "devices", "workers", "as_json", "quiet", "verbose"}
+WITH_RESUME = {"dataset", "out", "resume", "device", "devices", "workers", "no_verify", "as_json", "quiet", "verbose"}
 
 
 @telling_launcher()
@@ -89,6 +90,7 @@ def train_command(
         typer.Option(min=1, help="Train on this many GPUs (or processes of a CPU).", envvar="BRAINSEG_DEVICES"),
     ] = 1,
     workers: Workers = None,
+    no_verify: NoVerify = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -120,7 +122,7 @@ def train_command(
         dataset = DEMO_FOLDER / "dataset" if is_launched() else _prepare_demo(console)
     if out is None:
         assert dataset is not None
-        out = RUNS_FOLDER / ("demo" if demo else f"{dataset.resolve().name}-{preset}")
+        out = RUNS_FOLDER / ("demo" if demo else f"{Path(os.path.realpath(dataset)).name}-{preset}")
         overwrite = overwrite or demo  # the demo's own place, the same each time
 
     if devices > 1 and not is_launched():
@@ -141,7 +143,9 @@ def train_command(
     waiting = _telling_how_to_go_on(out, "interrupted") if resume else nullcontext()
     with waiting, TrainTable(console) as observer:
         if resolved is None:
-            result = use_case.resume(out, observer, dataset_path=dataset, device_name=device, workers=workers)
+            result = use_case.resume(
+                out, observer, dataset_path=dataset, device_name=device, workers=workers, verify=not no_verify
+            )
         else:
             assert dataset is not None
             result = use_case.train(
@@ -154,6 +158,7 @@ def train_command(
                 device_name=device,
                 workers=workers,
                 overwrite=overwrite,
+                verify=not no_verify,
             )
     if find_rank() > 0:  # what is made of the run, the first process makes
         return
@@ -161,7 +166,14 @@ def train_command(
     told = "interrupted; it is trained, the report is not made"
     with _telling_how_to_go_on(out, told), console.progress() as progress:
         evaluation = conclude(
-            measure_run(out, dataset_path=dataset, device_name=device, tell=console.say, progress=progress)
+            measure_run(
+                out,
+                dataset_path=dataset,
+                device_name=device,
+                verify=not no_verify,
+                tell=console.say,
+                progress=progress,
+            )
         )
         write_report(evaluation, out / "report", overwrite=True)
         figures = use_case.draw_run_figures(out, dataset_path=dataset, device_name=device, progress=progress)
@@ -225,7 +237,7 @@ def _refuse_with_resume(context: typer.Context) -> None:
     if refused := sorted(given - WITH_RESUME):
         raise UsageError(
             f"a resumed run keeps its own configuration: {', '.join(refused)} cannot be given",
-            hint="a DATASET that moved, --device, --devices and --workers can",
+            hint="a DATASET that moved, --device, --devices, --workers and --no-verify can",
         )
 
 

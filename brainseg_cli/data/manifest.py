@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from brainseg_cli.data.splits import find_leaks, hash_split, resolve_fold
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.contracts import Contract, read_contract
+from brainseg_cli.io.sums import check_sums, hash_files
 from brainseg_cli.types import Image, Mask
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 COLUMNS = (
     "patient_id", "slice_index", "image", "mask", "height", "width", "tumour_px", "sha256", "split",
 )  # fmt: skip
 NUMBERS = ("slice_index", "height", "width", "tumour_px")
+Part = Literal["slices.csv", "images.npy", "masks.npy"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 class ChannelStats(BaseModel):
@@ -58,6 +61,8 @@ class DatasetInfo(Contract):
     """Whether slices of one patient may stand on two sides. Said in everything made from this dataset."""
     patients_known: bool
     warnings: list[str]
+    sha256: dict[Part, str] = Field(default_factory=dict)
+    """Of each file beside it. A dataset of schema 1 has none."""
 
 
 @dataclass(frozen=True)
@@ -121,17 +126,26 @@ class Dataset:
         return hash_split(self.slices["image"].tolist(), self.slices["split"].tolist())
 
 
-def load_dataset(folder: Path) -> Dataset:
-    """Open a dataset/ folder. InputError where it is not one, is newer than this program, or is inconsistent."""
+def load_dataset(folder: Path, *, verify: bool = True) -> Dataset:
+    """Open a dataset/ folder. InputError where it is not one, is newer than this program, or is inconsistent.
+
+    With `verify` every file is hashed and held against dataset.json: what was damaged since is an InputError.
+    """
     path = folder / "dataset.json"
     if not path.exists():
         raise InputError("is no dataset: it has no dataset.json", where=folder, hint="brainseg prepare makes one")
+    for name in (path.name, *PARTS):
+        if (folder / name).exists() and not (folder / name).is_file():  # a pipe would be waited for
+            raise InputError("is not a file", where=folder / name)
     info = read_contract(path, DatasetInfo)
     slices = read_slices(folder / "slices.csv")
     if len(slices) != info.slices:
         raise InputError(f"has {len(slices)} rows, dataset.json says {info.slices}", where=folder / "slices.csv")
     if not info.leaky and (leaks := find_leaks(slices["patient_id"].tolist(), slices["split"].tolist())):
         raise InputError(f"puts {leaks[0]} in several splits, unmarked", where=folder / "slices.csv")
+    if verify:
+        told = "prepare it again, or copy it again; --no-verify reads it as it is"
+        check_sums(folder, hash_files(folder, info.sha256), info.sha256, hint=told)
     return Dataset(folder, info, slices)
 
 

@@ -1,5 +1,6 @@
 """Which prediction belongs to which reference, by name alone, and the two read to be compared."""
 
+import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -51,7 +52,7 @@ class _File:
     @cached_property
     def real(self) -> Path:
         """Where links lead."""
-        return self.path.resolve()
+        return Path(os.path.realpath(self.path))
 
     def shared(self, *, by_stem: bool = False) -> str:
         """What is matched, in one spelling: macOS takes `é` apart in file names, others do not."""
@@ -161,7 +162,7 @@ def _list_references(folder: Path, suffix: str, other: Path, other_suffix: str) 
     """The references below `folder`, no two with one key, and the images among the other files there."""
     files = _list_files(folder, suffix, other, other_suffix)
     references = _masks_first(files)
-    if folder.resolve().name.lower() not in MASK_FOLDERS:  # in there everything is one
+    if Path(os.path.realpath(folder)).name.lower() not in MASK_FOLDERS:  # in there everything is one
         references = [file for file in references if file.is_mask] or references
     if not references:
         raise InputError("holds no reference mask", where=folder, hint=READ_HINT)
@@ -177,7 +178,7 @@ def _list_files(folder: Path, suffix: str, other: Path, other_suffix: str) -> li
     """What may be a mask below `folder`, in natural order, without what belongs to the other side."""
     if not folder.is_dir():
         raise InputError("is not a folder", where=folder)
-    home, away = folder.resolve(), other.resolve()
+    home, away = Path(os.path.realpath(folder)), Path(os.path.realpath(other))
     theirs = away.relative_to(home).as_posix() + "/" if home in away.parents else None
     listed, skipped = [], None
     for path in walk_images(folder, is_map_name):
@@ -238,8 +239,8 @@ def _find_slices(
     """The image of each reference that has exactly one."""
     by_name = (False,) if images is None else (False, True)
     candidates = others if images is None else []
-    if images is None and folder.resolve().name.lower() in MASK_FOLDERS:
-        around = sorted(folder.resolve().parent.iterdir())
+    if images is None and Path(os.path.realpath(folder)).name.lower() in MASK_FOLDERS:
+        around = sorted(Path(os.path.realpath(folder)).parent.iterdir())
         images = next((path for path in around if path.name.lower() in IMAGE_FOLDERS and path.is_dir()), None)
     if images is not None:
         if not images.is_dir():

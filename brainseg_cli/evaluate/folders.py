@@ -1,5 +1,6 @@
 """A folder of predicted masks or probability maps against a folder of reference masks, whoever made them."""
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -42,7 +43,7 @@ def measure_folders(
     over the references: one without a prediction is an InputError, or with `missing_as_empty` an empty mask and a
     note. A prediction without a reference is noted. InputError for an unreadable mask or sizes that differ.
     """
-    folder = reference.resolve().name
+    folder = Path(os.path.realpath(reference)).name
     members = None
     if patients is not None:
         members = _read_patients(patients, split or "test")

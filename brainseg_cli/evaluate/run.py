@@ -1,5 +1,6 @@
 """A run's best weights on a split of a dataset, measured."""
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -29,6 +30,7 @@ def measure_run(
     device_name: str = "auto",
     runtime: Runtime = "auto",
     workers: int | None = None,
+    verify: bool = True,
     tell: Tell = tell_nobody,
     progress: Progress = no_progress,
 ) -> Side:
@@ -41,7 +43,7 @@ def measure_run(
     slices. Where patients are measured that the run has seen, the result is `leaky`.
     """
     # here, so that measuring two folders of masks starts without torch
-    from brainseg_cli.models.locate import find_bundle, read_info
+    from brainseg_cli.models.locate import find_bundle, open_bundle
     from brainseg_cli.models.runtimes import Choice, open_network
     from brainseg_cli.models.segmenter import Segmenter, apply_threshold
     from brainseg_cli.training.measure import predict_split
@@ -49,7 +51,7 @@ def measure_run(
     run = RunFolder(path)
     info = run.read_info()
     home = RunFolder(on_slices_of or path)
-    dataset = home.load_dataset(dataset_path)
+    dataset = home.load_dataset(dataset_path, verify=verify)
     is_own = (dataset.info.content_hash, dataset.split_hash()) == (info.dataset_hash, info.split_hash)
     if not is_own and dataset_path is None and on_slices_of is None:
         raise InputError("was prepared anew since this run; its slices or splits differ", where=dataset.folder)
@@ -63,10 +65,10 @@ def measure_run(
             leaky = True
             notes.append(f"LEAKY: the run was trained or chosen on {seen} of the patients measured here")
 
-    folder = find_bundle(path)
-    bundle = read_info(folder)
+    opened = open_bundle(find_bundle(path), verify=verify)
+    bundle = opened.info
     # never in less: what is reported does not depend on the machine
-    network = open_network(folder, bundle, Choice(runtime, device_name, "fp32"), tell=tell)
+    network = open_network(opened, Choice(runtime, device_name, "fp32"), tell=tell)
     segmenter = Segmenter(network)
     chosen = bundle.threshold if threshold is None else threshold
     threshold_from = bundle.threshold_from if threshold is None else "given"
@@ -92,7 +94,7 @@ def measure_run(
         workers=workers,
     )
     about = {
-        "run": path.resolve().name,
+        "run": Path(os.path.realpath(path)).name,
         "epoch": bundle.epoch,
         "dataset_hash": dataset.info.content_hash,
         "split": split,

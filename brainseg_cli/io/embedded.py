@@ -19,7 +19,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from brainseg_cli import __version__
 from brainseg_cli.errors import InputError, UsageError
-from brainseg_cli.io.images import ARRAY_SUFFIX, TIFF_MAGIC
+from brainseg_cli.io.headers import PNG_MAGIC, TIFF_MAGIC
+from brainseg_cli.io.images import ARRAY_SUFFIX
 from brainseg_cli.types import Json, Mask, Probs
 
 KEY = "brainseg"
@@ -27,7 +28,6 @@ MOST_BYTES = 1 << 16
 """Of a note, as JSON. A longer one is neither written nor read."""
 MOST_CHUNKS = 256
 """Of a PNG that are looked through, those of pixels not counted."""
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 DESCRIPTION, SOFTWARE, ASCII = 270, 305, 2
 TIFF_SUFFIXES = (".tif", ".tiff")
 

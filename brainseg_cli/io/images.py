@@ -1,6 +1,8 @@
 """Images and masks, from bytes to arrays and back. Colour order is RGB everywhere; OpenCV's BGR ends here."""
 
 import io
+import math
+import stat
 import textwrap
 import tokenize
 from pathlib import Path
@@ -10,13 +12,15 @@ import numpy as np
 
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.atomic import write_bytes
+from brainseg_cli.io.headers import check_header, check_pixels, read_max_pixels
 from brainseg_cli.types import Image, Mask, Probs
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 ARRAY_SUFFIX = ".npy"
+PIXEL_BYTES, HEADER_BYTES = 4 * 8, 1 << 24
+"""Four channels of 64 bits; and what may stand around the pixels."""
 FAINT = 1 / 255
 """The largest probability of a map that could as well be a 0/1 mask."""
-TIFF_MAGIC = (b"II*\0", b"MM\0*")
 UNREADABLE_ARRAY = (
     ValueError, TypeError, EOFError, OverflowError, MemoryError, RecursionError, SyntaxError, tokenize.TokenError,
 )  # fmt: skip
@@ -39,16 +43,37 @@ def is_map_name(name: str) -> bool:
     return array or is_image_name(name)
 
 
-def read_bytes(path: Path) -> bytes:
-    """The file's bytes; InputError in one line where it cannot be read."""
+def read_bytes(path: Path, *, piped: bool = False, most: int | None = None) -> bytes:
+    """The file's bytes; InputError in one line where it cannot be read, or is longer than `most`.
+
+    With `piped` a pipe is read to its end, as a list of names may come; else it is refused, as a device is: it would
+    be waited for.
+    """
     try:
+        about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
+            raise InputError("is a folder, not a file", where=path)
+        if not stat.S_ISREG(about.st_mode) and not piped:
+            raise InputError("is a pipe or a device, not a file", where=path)
+        if most is not None and about.st_size > most:
+            raise InputError(f"has {about.st_size} bytes, more than the {most} that are read", where=path)
         return path.read_bytes()
     except FileNotFoundError:
         raise InputError("is not there", where=path) from None
-    except IsADirectoryError:
-        raise InputError("is a folder, not a file", where=path) from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", where=path) from None
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=path) from None
+    except MemoryError:
+        raise InputError("is larger than the memory there is", where=path) from None
+
+
+def read_encoded(path: Path) -> bytes:
+    """`read_bytes` of an image or an array that is not longer than `most_encoded`."""
+    return read_bytes(path, most=most_encoded())
+
+
+def most_encoded() -> int:
+    """How many bytes an image of as many pixels as may be has at most, encoded: hardly more than its pixels."""
+    return PIXEL_BYTES * read_max_pixels() + HEADER_BYTES
 
 
 def decode_image(data: bytes, where: Path | str) -> Image:
@@ -56,7 +81,8 @@ def decode_image(data: bytes, where: Path | str) -> Image:
 
     16-bit images are scaled per image, so that one slice alone reads as it does among others: 0 stays 0 and
     the 99.9th percentile (or the maximum, where that percentile is 0) becomes 255. An alpha channel is
-    dropped. InputError for anything that does not decode, or decodes to another depth or channel count.
+    dropped. InputError for anything that `check_header` refuses, that does not decode, or decodes to another depth or
+    channel count.
     """
     return to_uint8(_decode(data, where), where)
 
@@ -72,7 +98,7 @@ def decode_mask(data: bytes, where: Path | str) -> Mask:
 
 def read_image(path: Path) -> Image:
     """`decode_image` of a file."""
-    return decode_image(read_bytes(path), path)
+    return decode_image(read_encoded(path), path)
 
 
 def read_mask(path: Path, *, hint: str | None = None) -> Mask:
@@ -134,15 +160,14 @@ def write_mask(path: Path, mask: Mask) -> None:
 def _decode(data: bytes, where: Path | str) -> np.ndarray:
     if not data:
         raise InputError("is empty", where=where)
-    pixels = np.frombuffer(data, np.uint8)
+    header = check_header(data, where)
     try:
-        raw = cv2.imdecode(pixels, cv2.IMREAD_UNCHANGED)
+        raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise InputError(f"cannot be decoded as an image: {error.err or error}", where=where) from None
-    if data[:4] in TIFF_MAGIC and cv2.imdecodemulti(pixels, cv2.IMREAD_UNCHANGED, range=(1, 2))[0]:
-        raise InputError("has several pages", where=where, hint="save them one slice a file")
-    if raw is None:
-        raise InputError("cannot be decoded as an image", where=where, hint="TIFF, PNG and JPEG are read")
+    if raw is None or raw.shape[:2] != (header.height, header.width):
+        told = "cannot be decoded as an image: it is damaged, or of a kind that is not read"
+        raise InputError(told, where=where, hint=str(header))
     if raw.ndim == 2:
         return raw[..., None]
     if raw.shape[2] in (3, 4):
@@ -154,13 +179,15 @@ def _decode(data: bytes, where: Path | str) -> np.ndarray:
 
 def _read_map(path: Path) -> np.ndarray:
     """(H, W, C) of any type: an image in RGB, or an array."""
-    data = read_bytes(path)
+    data = read_encoded(path)
     return _decode_array(data, path) if path.suffix.lower() == ARRAY_SUFFIX else _decode(data, path)
 
 
 def _decode_array(data: bytes, where: Path) -> np.ndarray:
     try:
-        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        file = io.BytesIO(data)
+        _check_array_header(file, where)
+        array = np.lib.format.read_array(file, allow_pickle=False)
     except UNREADABLE_ARRAY as error:
         told = textwrap.shorten(str(error), 120)
         raise InputError(f"cannot be read as an array: {told}", where=where, hint="np.save writes one") from None
@@ -173,6 +200,18 @@ def _decode_array(data: bytes, where: Path) -> np.ndarray:
             hint="numbers of shape (H, W), (1, H, W) or (H, W, 1) are read, one slice a file",
         )
     return plane[..., None].astype(plane.dtype.newbyteorder("="), copy=False)
+
+
+def _check_array_header(file: io.BytesIO, where: Path) -> None:
+    """Before anything is allocated. Leaves `file` at its start; ValueError where it says more than it holds."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if min(shape, default=1) < 0 or dtype.itemsize * math.prod(shape) > len(file.getbuffer()) - file.tell():
+        raise ValueError(f"shape {shape} of {dtype} is more than the file holds")
+    if math.prod(shape):
+        check_pixels(math.prod(shape), 1, where)
+    file.seek(0)
 
 
 def _to_grey(raw: np.ndarray, where: Path | str, what: str) -> np.ndarray:

@@ -19,7 +19,10 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
 
 
 class LinesWriter:
-    """Appends to `path` a record a line, each whole and on file when `write` returns. Its folder is made."""
+    """Appends to `path` a record a line, each whole and on file when `write` returns. Its folder is made.
+
+    OSError where `path` is a link: what is written stays in its folder.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,7 +34,7 @@ class LinesWriter:
 
     def __enter__(self) -> "LinesWriter":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = FileIO(self.path, "a+")
+        self._file = FileIO(self.path, "a+", opener=_open_itself)
         if size := self._file.seek(0, os.SEEK_END):
             self._file.seek(size - 1)
             if self._file.read(1) != b"\n":  # half a line, as a power cut leaves it: the next one is not to be its end
@@ -60,6 +63,10 @@ class LinesWriter:
                 self._file.seek(before)
             error.filename = error.filename or str(self.path)
             raise
+
+
+def _open_itself(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _is_text(text: str) -> bool:

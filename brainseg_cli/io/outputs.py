@@ -23,7 +23,7 @@ FIELDS: dict[str, Callable[[Input], str | int | None]] = {
     "patient_id": lambda item: item.patient_id,
     "slice_index": lambda item: item.slice_index,
 }
-MOST_LINKS = 40
+MOST_LINKS, MOST_NAME = 40, 4096
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,25 @@ class Naming:
         self._fill({"stem": "s", "name": "s.tif", "patient_id": "p", "slice_index": 1})
 
     def place(self, item: Input) -> Path:
-        """The result's path for this input. UsageError where the template asks for what the input has not."""
+        """The result's path for this input.
+
+        UsageError where the template asks for what the input has not, or the result would leave the folder: by its
+        name, or by a link within the folder that leads out of it.
+        """
         name = item.relative.stem if self.template == TEMPLATE else self._fill(_Filled(item, self.template))
         if not name or name.endswith("/"):
             raise UsageError(f"--name {self.template} leaves nothing of the name", where=item.path)
         filled = name + self.suffix
+        if len(filled) > MOST_NAME:
+            raise UsageError(f"--name {self.template} gives a name of {len(filled)} characters", where=item.path)
         if filled.startswith("/") or ".." in filled.split("/"):
             raise UsageError(f"--name {self.template} would leave the folder", where=item.path)
-        return self.folder.joinpath("" if "/" in self.template else os.path.dirname(item.relative), filled)
+        target = self.folder.joinpath("" if "/" in self.template else os.path.dirname(item.relative), filled)
+        if _leads_out(str(target.parent), str(self.folder)):
+            raise UsageError(
+                f"a link leads out of {self.folder}", where=target.parent, hint="give -o where it leads to"
+            )
+        return target
 
     def _fill(self, values: dict[str, Any]) -> str:
         try:
@@ -58,8 +69,15 @@ class Naming:
                 told = ", ".join(f"{{{name}}}" for name in FIELDS)
                 raise UsageError(f"--name {self.template}: there is no {{{unknown[0]}}}", hint=f"{told} are filled in")
             return self.template.format_map(values)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:  # in a field within a format: {stem:{x}}
-            raise UsageError(f"--name {self.template} cannot be filled in: {error}") from None
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError) as error:
+            told = str(error) or "it would be too long"
+            raise UsageError(f"--name {self.template} cannot be filled in: {told}") from None
+
+
+@lru_cache(1024)
+def _leads_out(folder: str, top: str) -> bool:
+    real = os.path.realpath(top)
+    return os.path.commonpath([os.path.realpath(folder), real]) != real
 
 
 class _Filled(dict[str, Any]):

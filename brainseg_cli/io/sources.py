@@ -112,7 +112,7 @@ def open_inputs(request: Request, stdin: BinaryIO) -> Inputs:
     separator = b"\n" if request.files_from is not None else b"\0"
     if lists[0] != STDIN:
         known = Inputs((), None)
-        listed = Names(_read_list(_cut(read_bytes(Path(lists[0]))), separator, request, known, lists[0]))
+        listed = Names(_read_list(_cut(read_bytes(Path(lists[0]), piped=True)), separator, request, known, lists[0]))
         if not listed:
             raise InputError("names no image", where=lists[0])
         divided = _divide(Listed(listed, request.make_input), request)

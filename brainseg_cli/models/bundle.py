@@ -4,6 +4,7 @@ config.json and model.safetensors are what `segmentation_models_pytorch.from_pre
 holds preprocessing, threshold, channels and where the weights come from.
 """
 
+import hashlib
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -11,40 +12,52 @@ from safetensors.torch import load, save
 from torch import nn
 
 from brainseg_cli.errors import InputError
-from brainseg_cli.io.atomic import read_json, write_bytes, write_json
-from brainseg_cli.io.images import read_bytes
+from brainseg_cli.io.atomic import encode_json, parse_json, write_bytes, write_json
 from brainseg_cli.models.build import describe_model, rebuild_model
-from brainseg_cli.models.locate import BUNDLE_SCHEMA, BundleInfo, find_bundle, read_info
+from brainseg_cli.models.locate import BUNDLE_FILES, BUNDLE_SCHEMA, Bundle, BundleInfo, find_bundle, open_bundle
+
+ABOUT, CONFIG, WEIGHTS = BUNDLE_FILES
 
 
 def save_bundle(folder: Path, model: nn.Module, info: BundleInfo) -> None:
-    """Write the three files, each whole or not at all."""
+    """Write the three files, each whole or not at all; brainseg.json, the last, has the hashes of the others."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}), sync=True)
-    write_json(folder / "config.json", describe_model(model))
-    write_info(folder, info)
+    weights, config = save(tensors, metadata={"format": "pt"}), encode_json(describe_model(model))
+    write_bytes(folder / WEIGHTS, weights, sync=True)
+    write_bytes(folder / CONFIG, config)
+    sums = {CONFIG: hashlib.sha256(config).hexdigest(), WEIGHTS: hashlib.sha256(weights).hexdigest()}
+    write_info(folder, info.model_copy(update={"sha256": sums}))
 
 
 def write_info(folder: Path, info: BundleInfo) -> None:
-    """Replace brainseg.json alone, in the present schema: the weights stay."""
-    write_json(folder / "brainseg.json", info.model_dump(mode="json") | {"schema_version": BUNDLE_SCHEMA})
+    """Replace brainseg.json alone, in the present schema: the weights stay, and so do the hashes that `info` has."""
+    write_json(folder / ABOUT, info.model_dump(mode="json") | {"schema_version": BUNDLE_SCHEMA})
 
 
-def load_bundle(path: Path) -> tuple[nn.Module, BundleInfo]:
+def load_bundle(path: Path, *, verify: bool = True) -> tuple[nn.Module, BundleInfo]:
     """The trained network, in eval mode on the CPU, and its brainseg.json. `path` is a run or its model/.
 
-    InputError for anything missing, broken, newer than this program, or weights that do not fit.
+    InputError as `open_bundle` and `load_network`.
     """
-    folder = find_bundle(path)
-    if folder.is_file():
-        raise InputError("is an exported file, which PyTorch does not run", where=folder, hint="give the run it is of")
-    info = read_info(folder)
-    weights = folder / "model.safetensors"
-    model = rebuild_model(read_json(folder / "config.json"))
+    bundle = open_bundle(find_bundle(path), verify=verify)
+    return load_network(bundle), bundle.info
+
+
+def load_network(bundle: Bundle) -> nn.Module:
+    """The network of a bundle that was opened, in eval mode on the CPU, from the very bytes that were hashed.
+
+    InputError for an exported file, what config.json does not describe, or weights that do not fit.
+    """
+    if bundle.path.is_file():
+        raise InputError(
+            "is an exported file, which PyTorch does not run", where=bundle.path, hint="give the run it is of"
+        )
+    weights = bundle.path / WEIGHTS
+    model = rebuild_model(parse_json(bundle.read(CONFIG), bundle.path / CONFIG))
     try:
-        model.load_state_dict(load(read_bytes(weights)))
+        model.load_state_dict(load(bundle.read(WEIGHTS)))
     except SafetensorError as error:
         raise InputError(f"is no safetensors file: {error}", where=weights) from None
     except RuntimeError:
         raise InputError("does not fit the network that config.json describes", where=weights) from None
-    return model.eval(), info
+    return model.eval()

@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from brainseg_cli.errors import BrainsegError
-from brainseg_cli.io.images import read_bytes
 from brainseg_cli.io.inputs import is_there
 from brainseg_cli.models.exported import import_runtime
-from brainseg_cli.models.locate import BundleInfo
+from brainseg_cli.models.locate import Bundle
+from brainseg_cli.models.metadata import seal
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 """To be raised where `models.export` changes what it writes: older files are then made anew."""
 ASIDE, ABANDONED_S = ".brainseg-export-", 24 * 3600
 """What is being written; after a day nobody is writing it any more."""
@@ -23,15 +23,15 @@ UNUSED_S = 90 * 24 * 3600
 """What nobody has opened for so long is removed from the user's cache, in which models come and go."""
 
 
-def name_export(folder: Path, info: BundleInfo, runtime: str) -> str:
+def name_export(bundle: Bundle, runtime: str) -> str:
     """The file name of a bundle's export: a hash of network, weights and intensity scaling, and who runs it.
 
     An export was checked with one version of the runtime; the next one has another name.
     """
     version = import_runtime(runtime).__version__
-    digest = hashlib.sha256(f"{EXPORT_VERSION} {version} {info.preprocess.model_dump_json()}".encode())
+    digest = hashlib.sha256(f"{EXPORT_VERSION} {version} {bundle.info.preprocess.model_dump_json()}".encode())
     for name in ("config.json", "model.safetensors"):
-        digest.update(hashlib.sha256(read_bytes(folder / name)).digest())
+        digest.update(bytes.fromhex(bundle.sums[name]))
     return f"{digest.hexdigest()[:32]}.{runtime}.onnx"
 
 
@@ -44,27 +44,28 @@ def find_exports(folder: Path, name: str) -> list[Path]:
     return found
 
 
-def write_export(folder: Path, name: str, runtime: str) -> Path:
-    """Export the bundle in `folder`, in fp32, and check that `runtime` agrees with PyTorch about it.
+def write_export(bundle: Bundle, name: str, runtime: str) -> Path:
+    """Export a bundle, in fp32, sealed, and check that `runtime` agrees with PyTorch about it.
 
     InputError for a bundle that cannot be loaded; BrainsegError where the network cannot be exported, they do not
     agree, or there is no place for the file.
     """
     from brainseg_cli.models.export import check_export, export_onnx, load_exact
 
-    exact = load_exact(folder)
+    exact = load_exact(bundle)
     reasons = []
-    for place in _list_places(folder):
+    for place in _list_places(bundle.path):
         try:
             sweep(place)
             with write_aside(place) as aside:
                 export_onnx(exact, aside / name)
+                seal(aside / name)
                 check_export(exact, aside / name, runtime)
                 move([aside / name], place)
         except OSError as error:
             reasons.append(f"{place}: {error.strerror or error}")
             continue
-        if place.parent == folder:
+        if place.parent == bundle.path:
             _remove_older(place / name, runtime)
         else:
             _remove_unused(place)

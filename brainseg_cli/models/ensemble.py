@@ -9,7 +9,7 @@ import numpy as np
 from brainseg_cli.config import PreprocessConfig
 from brainseg_cli.errors import UsageError
 from brainseg_cli.metrics.finding import measure_disagreement
-from brainseg_cli.models.locate import BundleInfo, find_bundles, hash_bundle, read_info
+from brainseg_cli.models.locate import Bundle, BundleInfo, open_bundles
 from brainseg_cli.models.runtimes import Choice, Tell, open_network, tell_nobody
 from brainseg_cli.models.segmenter import Network, Prepared, Segmenter, apply_threshold
 from brainseg_cli.models.tta import views
@@ -111,21 +111,24 @@ class Ensemble:
             member.segmenter.check_channels(image)
 
 
-def load_ensemble(paths: Sequence[Path], choice: Choice | None = None, *, tell: Tell = tell_nobody) -> Ensemble:
+def load_ensemble(
+    paths: Sequence[Path], choice: Choice | None = None, *, verify: bool = True, tell: Tell = tell_nobody
+) -> Ensemble:
     """Load what `paths` stand for, each as `find_bundles`, folds of a k-fold one by one.
 
-    `tell` hears in a sentence what takes long or comes otherwise than a user expects. UsageError for nothing, and
-    for the same model twice (a mean over twins would count it twice); InputError for a model that is not there or
-    cannot be loaded; more as `open_network`.
+    UsageError and InputError as `open_bundles` and `open_ensemble`.
     """
-    folders = [folder for path in paths for folder in find_bundles(path)]
-    if len(folders) > 1:  # one alone has no twin, and need not be hashed
-        _refuse_twins(folders)
-    infos = [read_info(folder) for folder in folders]
+    return open_ensemble(open_bundles(paths, verify=verify), choice, tell=tell)
+
+
+def open_ensemble(bundles: Sequence[Bundle], choice: Choice | None = None, *, tell: Tell = tell_nobody) -> Ensemble:
+    """Load the networks of bundles that were opened: of the very bytes that were hashed then.
+
+    `tell` hears in a sentence what takes long or comes otherwise than a user expects. UsageError for nothing;
+    InputError for a model that cannot be loaded; more as `open_network`.
+    """
     choice = choice or Choice()
-    return Ensemble(
-        [(open_network(folder, info, choice, tell=tell), info) for folder, info in zip(folders, infos, strict=True)]
-    )
+    return Ensemble([(open_network(bundle, choice, tell=tell), bundle.info) for bundle in bundles])
 
 
 def mean_threshold(bundles: Sequence[BundleInfo]) -> float:
@@ -142,13 +145,3 @@ def _average(ways: Sequence[Prepared], squares: Sequence[Probs]) -> Ensembled:
     if len(members) == 1:
         return Ensembled(members[0], members)
     return Ensembled(np.stack(members).mean(axis=0, dtype=np.float64).astype(np.float32), members)
-
-
-def _refuse_twins(folders: Sequence[Path]) -> None:
-    seen: dict[str, Path] = {}
-    for folder in folders:
-        twin = seen.setdefault(hash_bundle(folder), folder)
-        if twin is not folder:
-            raise UsageError(
-                f"{twin} and {folder} hold the same model", hint="name each once: a mean over twins counts one twice"
-            )

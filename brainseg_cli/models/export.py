@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from brainseg_cli.config import PreprocessConfig
 from brainseg_cli.errors import BrainsegError, InputError
-from brainseg_cli.models.bundle import load_bundle
+from brainseg_cli.models.bundle import load_network
 from brainseg_cli.models.exported import INPUT, OUTPUT, import_runtime, load_openvino, open_exported
-from brainseg_cli.models.locate import BundleInfo
+from brainseg_cli.models.locate import Bundle, BundleInfo
 from brainseg_cli.models.metadata import INFO, PRECISION
 from brainseg_cli.models.network import TorchNetwork
 from brainseg_cli.models.parity import Parity, make_probes, measure_parity
@@ -66,9 +66,9 @@ class Reloaded:
         """Nothing: what was submitted is done."""
 
 
-def load_exact(folder: Path) -> Exact:
-    """InputError as `load_bundle`."""
-    model, info = load_bundle(folder)
+def load_exact(bundle: Bundle) -> Exact:
+    """InputError as `load_network`."""
+    model, info = load_network(bundle), bundle.info
     return Exact(TorchNetwork(model, info.preprocess, len(info.channel_names), torch.device("cpu")), info)
 
 
@@ -152,9 +152,9 @@ def describe_export(info: BundleInfo, precision: str = "fp32") -> dict[str, str]
 
 
 def check_export(exact: Exact, path: Path, runtime: str) -> Parity:
-    """Run an ONNX or OpenVINO file and compare, as `check_parity`. BrainsegError where it cannot be run at all."""
+    """Run an ONNX file and compare, as `check_parity`. BrainsegError where it cannot be run at all."""
     try:
-        network = open_exported(path, exact.info, runtime, "fp32")
+        network = open_exported(path, [path.read_bytes()], exact.info, runtime, "fp32")
     except InputError as error:
         raise BrainsegError(error.what) from None
     return check_parity(measure_parity(network, exact.network), runtime)

@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -61,15 +61,18 @@ class ExportedNetwork:
         self._cancelled += 1
 
 
-def open_exported(path: Path, info: BundleInfo, runtime: str, precision: str) -> ExportedNetwork:
+def open_exported(
+    path: Path, parts: Sequence[bytes], info: BundleInfo, runtime: str, precision: str
+) -> ExportedNetwork:
     """Load an ONNX file (OpenVINO: its own .xml too) with the input and output that `models.export` gives it.
 
-    InputError where it cannot be loaded; UsageError as `check_precision`.
+    `parts` are its bytes, an .xml's weights the second; `path` is what it is called. InputError where it cannot be
+    loaded; UsageError as `check_precision`.
     """
     check_precision(runtime, precision)
     size, channels = info.preprocess.size, len(info.channel_names)
     open_as = _open_openvino if runtime == "openvino" else _open_onnx
-    infer, lanes = open_as(path, (1, size, size, channels), precision)
+    infer, lanes = open_as(path, parts, (1, size, size, channels), precision)
     return ExportedNetwork(infer, lanes, info, f"{runtime} {precision} cpu")
 
 
@@ -107,7 +110,7 @@ def load_openvino() -> Any:
     return import_runtime("openvino").Core()
 
 
-def _open_openvino(path: Path, shape: tuple[int, ...], precision: str) -> tuple[Infer, int]:
+def _open_openvino(path: Path, parts: Sequence[bytes], shape: tuple[int, ...], precision: str) -> tuple[Infer, int]:
     core = load_openvino()
     hints = {
         "PERFORMANCE_HINT": "THROUGHPUT",
@@ -115,7 +118,7 @@ def _open_openvino(path: Path, shape: tuple[int, ...], precision: str) -> tuple[
         "ENABLE_CPU_PINNING": False,  # readers and writers need the cores too
     }
     try:
-        model = core.read_model(path)
+        model = core.read_model(*parts)
         model.reshape(list(shape))
         compiled = core.compile_model(model, "CPU", hints)
     except RuntimeError as error:
@@ -141,13 +144,13 @@ def _open_openvino(path: Path, shape: tuple[int, ...], precision: str) -> tuple[
     return infer, int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
 
-def _open_onnx(path: Path, shape: tuple[int, ...], _: str) -> tuple[Infer, int]:
+def _open_onnx(path: Path, parts: Sequence[bytes], shape: tuple[int, ...], _: str) -> tuple[Infer, int]:
     onnxruntime = import_runtime("onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the lanes are what is parallel
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(parts[0], options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base but this
         raise _unloadable(path, "ONNX Runtime", error) from None
 

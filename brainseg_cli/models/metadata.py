@@ -1,7 +1,8 @@
 """What an exported file says of itself: read without PyTorch, and without reading its weights."""
 
+import hashlib
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,6 +12,8 @@ from brainseg_cli.errors import InputError
 INFO, PRECISION = "brainseg", "precision"
 """Keys: the bundle's brainseg.json, and what the network computes in, `fp32` or `int8`."""
 ONNX, OPENVINO = ".onnx", ".xml"
+SEALS = {ONNX: (b"\x72\x4a\x0a\x06sha256\x12\x40", b""), OPENVINO: (b"\n<!-- sha256 ", b" -->\n")}
+"""What stands before and after the 64 hex digits at the end of a file: field 14, key and value; a comment."""
 
 
 def is_export(path: Path) -> bool:
@@ -23,19 +26,52 @@ def list_parts(path: Path) -> list[Path]:
     return [path, path.with_suffix(".bin")] if path.suffix.lower() == OPENVINO else [path]
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The keys of an .onnx or .xml file that `brainseg export` wrote. InputError for any other file."""
+def read_metadata(path: Path, data: bytes) -> dict[str, str]:
+    """The keys of an .onnx or .xml file that `brainseg export` wrote, of its bytes. InputError for any other file."""
     try:
-        with path.open("rb") as file:
-            found = _read_xml(file) if path.suffix.lower() == OPENVINO else _read_onnx(file)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", where=path) from None
+        found = (_read_xml if path.suffix.lower() == OPENVINO else _read_onnx)(BytesIO(data))
     except (ValueError, ElementTree.ParseError):  # a UnicodeDecodeError is a ValueError
         kind = "OpenVINO" if path.suffix.lower() == OPENVINO else "ONNX"
         raise InputError(f"is damaged, or no {kind} file", where=path) from None
     if INFO not in found:
         raise InputError("was not made by brainseg export", where=path, hint="a network alone does not say its input")
     return found
+
+
+def seal(path: Path) -> None:
+    """Add to an exported file the SHA-256 of all its parts, in a way that other readers pass over.
+
+    To an .onnx one more of its metadata_props, for a protobuf message may go on; to an .xml a comment after its end.
+    """
+    parts = [part.read_bytes() for part in list_parts(path)]
+    with path.open("ab") as file:
+        file.write(_make_seal(path, parts))
+
+
+def is_sealed(path: Path, parts: Sequence[bytes]) -> bool | None:
+    """Whether the bytes of an exported file's parts are those that were sealed; None where they were not."""
+    graph, rest = parts[0], parts[1:]
+    length = len(_make_seal(path, [b""]))
+    body, found = graph[:-length], graph[-length:]
+    if not found.startswith(SEALS[path.suffix.lower()][0]):
+        return None
+    return found == _make_seal(path, [body, *rest])
+
+
+def check_seal(path: Path, parts: Sequence[bytes]) -> None:
+    """InputError for an exported file that is not as it was sealed. An older one may have no seal."""
+    if is_sealed(path, parts) is False:
+        raise InputError(
+            "is not as it was written: its checksum does not fit", where=path, hint="export it again, or copy it again"
+        )
+
+
+def _make_seal(path: Path, parts: Sequence[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    before, after = SEALS[path.suffix.lower()]
+    return before + digest.hexdigest().encode() + after
 
 
 def _read_xml(file: BinaryIO) -> dict[str, str]:

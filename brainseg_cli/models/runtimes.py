@@ -8,13 +8,13 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 from brainseg_cli.errors import BrainsegError, InputError, UsageError
+from brainseg_cli.io.images import read_bytes
 from brainseg_cli.models.exported import MODULES, check_precision, open_exported
-from brainseg_cli.models.locate import BundleInfo
-from brainseg_cli.models.metadata import OPENVINO, PRECISION, is_export, read_metadata
+from brainseg_cli.models.locate import Bundle
+from brainseg_cli.models.metadata import OPENVINO, PRECISION, is_export, is_sealed, read_metadata
 from brainseg_cli.models.segmenter import Network
 from brainseg_cli.types import PredictPrecision, Runtime
 
@@ -39,7 +39,7 @@ class Choice:
     precision: PredictPrecision = "auto"
 
 
-def open_network(path: Path, info: BundleInfo, choice: Choice, *, tell: Tell = tell_nobody) -> Network:
+def open_network(bundle: Bundle, choice: Choice, *, tell: Tell = tell_nobody) -> Network:
     """The network of a model/ folder or of an exported file, ready to run as `choice` says.
 
     Of a folder an export is made where there is none, in about ten seconds, and kept in its cache/, or where that
@@ -47,22 +47,22 @@ def open_network(path: Path, info: BundleInfo, choice: Choice, *, tell: Tell = t
     a bundle or a file that cannot be loaded; BrainsegError where a runtime that was asked for by name cannot run this
     network or does not agree with PyTorch.
     """
-    if is_export(path):
-        return _open_file(path, info, choice)
+    if is_export(bundle.path):
+        return _open_file(bundle, choice)
     runtime = _choose_runtime(choice)
     if runtime == "torch":
-        return _open_torch(path, info, choice)
+        return _open_torch(bundle, choice)
     precision = "fp32" if choice.precision == "auto" else choice.precision
     check_precision(runtime, precision)
     try:
-        return _open_export(path, info, runtime, precision, tell)
+        return _open_export(bundle, runtime, precision, tell)
     except InputError:
         raise  # of the bundle itself: PyTorch would not load it either
     except BrainsegError as error:
         if choice.runtime != "auto":
             raise
         tell(f"{runtime} cannot be used: {error}; PyTorch runs the model instead, as with --runtime torch at once")
-        return _open_torch(path, info, choice)
+        return _open_torch(bundle, choice)
 
 
 def list_missing(*modules: str) -> list[str]:
@@ -112,8 +112,8 @@ def _has_gpu() -> bool:
     return choose_device("auto").type != "cpu"
 
 
-def _open_torch(folder: Path, info: BundleInfo, choice: Choice) -> Network:
-    from brainseg_cli.models.bundle import load_bundle
+def _open_torch(bundle: Bundle, choice: Choice) -> Network:
+    from brainseg_cli.models.bundle import load_network
     from brainseg_cli.models.devices import choose_device
     from brainseg_cli.models.network import TorchNetwork
     from brainseg_cli.models.parity import measure_parity
@@ -121,7 +121,7 @@ def _open_torch(folder: Path, info: BundleInfo, choice: Choice) -> Network:
     device = choose_device(choice.device)
     if choice.precision == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16 needs a GPU", hint="auto, fp32 or bf16 on a CPU")
-    model, _ = load_bundle(folder)
+    model, info = load_network(bundle), bundle.info
     channels = len(info.channel_names)
     if choice.precision != "auto":
         return TorchNetwork(model, info.preprocess, channels, device, choice.precision)
@@ -132,24 +132,28 @@ def _open_torch(folder: Path, info: BundleInfo, choice: Choice) -> Network:
     return half if measure_parity(half, exact).max_error <= HALF_ERROR else exact
 
 
-def _open_export(folder: Path, info: BundleInfo, runtime: Runtime, precision: str, tell: Tell) -> Network:
+def _open_export(bundle: Bundle, runtime: Runtime, precision: str, tell: Tell) -> Network:
     from brainseg_cli.models.cache import find_exports, name_export, write_export
 
     try:
-        name = name_export(folder, info, runtime)
-        for path in find_exports(folder, name):
+        name = name_export(bundle, runtime)
+        for path in find_exports(bundle.path, name):
             try:
-                return open_exported(path, info, runtime, precision)
+                data = read_bytes(path)
+                if is_sealed(path, [data]):
+                    return open_exported(path, [data], bundle.info, runtime, precision)
             except InputError:
-                pass  # damaged, or another user's: made anew
-        tell(f"making a copy of {folder} that this CPU runs faster, once")
-        return open_exported(write_export(folder, name, runtime), info, runtime, precision)
+                pass  # another user's; as a damaged one it is made anew
+        tell(f"making a copy of {bundle.path} that this CPU runs faster, once")
+        made = write_export(bundle, name, runtime)
+        return open_exported(made, [read_bytes(made)], bundle.info, runtime, precision)
     except (RuntimeError, ImportError) as error:  # the runtime's, when it is loaded or first computes
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BrainsegError(f"{runtime} cannot run this network: {reason}") from None
 
 
-def _open_file(path: Path, info: BundleInfo, choice: Choice) -> Network:
+def _open_file(bundle: Bundle, choice: Choice) -> Network:
+    path = bundle.path
     if choice.runtime == "torch" or choice.device not in ("auto", "cpu"):
         asked = "--runtime torch" if choice.runtime == "torch" else f"--device {choice.device}"
         raise UsageError(f"an exported file runs on the CPU without PyTorch, not with {asked}", where=path)
@@ -159,7 +163,9 @@ def _open_file(path: Path, info: BundleInfo, choice: Choice) -> Network:
     there = [runtime for runtime in able if not list_missing(MODULES[runtime])]
     runtime = choice.runtime if choice.runtime != "auto" else next(iter(there), able[-1])
     require(f"--runtime {runtime}", MODULES[runtime])
-    precision = read_metadata(path).get(PRECISION, "fp32")
+    parts = [bundle.read(name) for name in bundle.sums]
+    precision = read_metadata(path, parts[0]).get(PRECISION, "fp32")
     if precision == "int8" and choice.precision != "auto":
         raise UsageError(f"this file computes in int8, not in {choice.precision}", where=path)
-    return open_exported(path, info, runtime, precision if choice.precision == "auto" else choice.precision)
+    precision = precision if choice.precision == "auto" else choice.precision
+    return open_exported(path, parts, bundle.info, runtime, precision)

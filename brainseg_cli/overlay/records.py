@@ -25,7 +25,7 @@ class Records:
         self.passed_over = 0
         self._where = "stdin" if self.growing else source
         self._request = request
-        self._chunks: Iterable[bytes] = read_chunks(stdin) if self.growing else [read_bytes(Path(source))]
+        self._chunks: Iterable[bytes] = read_chunks(stdin) if self.growing else [read_bytes(Path(source), piped=True)]
 
     def __iter__(self) -> Iterator[Told | Failure]:
         empty = True

@@ -10,11 +10,11 @@ from typing import NamedTuple
 from brainseg_cli.errors import BrainsegError, OutputExistsError, UsageError
 from brainseg_cli.io.atomic import check_absent
 from brainseg_cli.io.embedded import read_about
-from brainseg_cli.io.images import ARRAY_SUFFIX, MASK_SUFFIXES, read_bytes
+from brainseg_cli.io.images import ARRAY_SUFFIX, MASK_SUFFIXES, read_encoded
 from brainseg_cli.io.inputs import Input, is_there
 from brainseg_cli.io.outputs import TEMPLATE, Claims, Guard, Naming, drop_suffix
 from brainseg_cli.io.sources import Inputs, Shard
-from brainseg_cli.models.locate import find_bundles, hash_bundle, read_info
+from brainseg_cli.models.locate import Bundle, find_bundles, open_bundles
 from brainseg_cli.predict.recorded import find_recorded
 from brainseg_cli.predict.settings import Settings, tell_provenance
 from brainseg_cli.types import Json, MaskFormat
@@ -62,8 +62,7 @@ class Plan:
     inputs: Inputs
     places: Places
     settings: Settings
-    bundles: list[Path]
-    model_hashes: list[str]
+    bundles: list[Bundle]
     threshold: float
     """The one asked for, else the mean of the models'."""
     _planner: "_Planner"
@@ -75,7 +74,8 @@ class Plan:
 
     def tell_provenance(self, image_sha256: str, *, volume_sha256: str | None = None) -> Json:
         """`settings.tell_provenance` of a slice of this plan."""
-        return tell_provenance(image_sha256, self.model_hashes, self.threshold, self.settings, volume_sha256)
+        hashes = [bundle.sha256 for bundle in self.bundles]
+        return tell_provenance(image_sha256, hashes, self.threshold, self.settings, volume_sha256)
 
     def preview(self) -> Iterator[Json]:
         """A record for each image, of what would be done: `planned`, `unchanged` (by --resume) or `failed`.
@@ -90,7 +90,7 @@ class Plan:
             unchanged = False
             if self.places.resume and not self.settings.volume and target is not None and is_there(target):
                 try:
-                    sha256 = hashlib.sha256(item.data or read_bytes(item.path)).hexdigest()
+                    sha256 = hashlib.sha256(item.data or read_encoded(item.path)).hexdigest()
                 except BrainsegError as error:
                     yield record | {"mask": None, "status": "failed", "error": str(error)}
                     continue
@@ -98,7 +98,9 @@ class Plan:
             yield record | {"status": "unchanged" if unchanged else "planned"}
 
 
-def make_plan(inputs: Inputs, models: Sequence[Path], places: Places, settings: Settings) -> Plan:
+def make_plan(
+    inputs: Inputs, models: Sequence[Path], places: Places, settings: Settings, *, verify: bool = True
+) -> Plan:
     """Decide where each mask goes, and refuse what cannot be, before any work. Nothing is written.
 
     The mask of `p/p_7.tif` is `folder/p/p_7.png` (or `.tif`). InputError where a model is missing; UsageError where
@@ -116,7 +118,8 @@ def make_plan(inputs: Inputs, models: Sequence[Path], places: Places, settings: 
     if inputs.total is None and places.shard is not None and places.template != TEMPLATE:
         told = "shares of a growing list cannot know whether --name gives two of them one place"
         raise UsageError(told, hint="write the list to a file first")
-    bundles = [bundle for model in models for bundle in find_bundles(model)]
+    for model in models:
+        find_bundles(model)
     planner = _Planner(places, settings)
     if inputs.total is not None:
         planner.check_known(inputs)
@@ -125,12 +128,10 @@ def make_plan(inputs: Inputs, models: Sequence[Path], places: Places, settings: 
             raise OutputExistsError("is a file, a folder was to be written there", where=folder)
     if places.folder is not None:
         check_absent(places.name_lines("predictions"), overwrite=places.overwrite or places.resume)
-    hashes = [hash_bundle(bundle) for bundle in bundles]
-    if len(set(hashes)) < len(hashes):
-        raise UsageError("the same model was named twice", hint="a mean over twins counts one twice")
-    thresholds = [read_info(bundle).threshold for bundle in bundles]
+    bundles = open_bundles(models, verify=verify)
+    thresholds = [bundle.info.threshold for bundle in bundles]
     threshold = sum(thresholds) / len(thresholds) if settings.threshold is None else settings.threshold
-    return Plan(inputs, places, settings, bundles, hashes, threshold, planner)
+    return Plan(inputs, places, settings, bundles, threshold, planner)
 
 
 class _Planner:

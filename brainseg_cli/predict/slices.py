@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 
 from brainseg_cli.errors import BrainsegError
-from brainseg_cli.io.images import decode_image, read_bytes
+from brainseg_cli.io.images import decode_image, read_encoded
 from brainseg_cli.models.segmenter import Prepared
 from brainseg_cli.predict.plan import Job, Plan
 from brainseg_cli.predict.recorded import find_recorded
@@ -41,7 +41,7 @@ def read_slice(job: Job, plan: Plan) -> Slice:
     if item.fault is not None:
         return item
     try:
-        data = read_bytes(job.item.path) if job.item.data is None else job.item.data
+        data = read_encoded(job.item.path) if job.item.data is None else job.item.data
         item.sha256 = hashlib.sha256(data).hexdigest()
         item.provenance = plan.tell_provenance(item.sha256)
         if not plan.settings.volume:  # a volume's is known when all of it is

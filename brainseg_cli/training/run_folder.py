@@ -185,10 +185,13 @@ class RunFolder:
         """config.toml."""
         return read_config(self.config)
 
-    def load_dataset(self, path: Path | None = None) -> Dataset:
-        """The dataset that the run began with, or the one at `path`, split as the run had it. InputError for none."""
+    def load_dataset(self, path: Path | None = None, *, verify: bool = True) -> Dataset:
+        """The dataset that the run began with, or the one at `path`, split as the run had it.
+
+        InputError as `data.manifest.load_dataset`, which says what `verify` is.
+        """
         info = self.read_info()
-        dataset = load_dataset(path or Path(info.dataset))
+        dataset = load_dataset(path or Path(info.dataset), verify=verify)
         chosen_on_val = self.read_config().train.choose == "best"
         return dataset.with_fold(info.fold if dataset.has_folds else None, val=chosen_on_val)
 

@@ -190,3 +190,16 @@ def test_a_file_that_is_not_there_or_a_folder(tmp_path: Path) -> None:
 
 def test_one_epoch_needs_no_shorter_warm_up() -> None:
     assert load_config(overrides={"train.epochs": 1}).train.epochs == 1
+
+
+def test_toml_too_deep_or_too_long_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    for text in ("a = " + "[" * 100_000, "a = " + "9" * 10_000):
+        path.write_text(text)
+        with pytest.raises(InputError, match="cannot be read as TOML") as caught:
+            load_config(path=path)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(UsageError):
+            load_config(overrides={"train.epochs": text.removeprefix("a = ")})
+    with pytest.raises(InputError, match="is a device"):
+        load_config(path=Path("/dev/zero"))

@@ -23,7 +23,7 @@ from brainseg_cli.export import MAX_LOSS, Comparison, Exported, export
 from brainseg_cli.models import export as forms
 from brainseg_cli.models.bundle import load_bundle
 from brainseg_cli.models.exported import import_runtime, load_openvino
-from brainseg_cli.models.locate import find_bundle, hash_bundle, read_info
+from brainseg_cli.models.locate import find_bundle, open_bundle, read_info
 from brainseg_cli.models.network import TorchNetwork
 from brainseg_cli.models.parity import Parity
 from brainseg_cli.models.runtimes import Choice, open_network
@@ -120,7 +120,7 @@ def test_predict_takes_the_file_for_the_run(
     form: str, runtime: Any, made: dict[str, Exported], squares: np.ndarray, wanted: np.ndarray
 ) -> None:
     path = made[form].path
-    network = open_network(path, read_info(path), Choice(runtime))
+    network = open_network(open_bundle(path), Choice(runtime))
     assert network.described == f"{'onnx' if runtime == 'onnx' else 'openvino'} fp32 cpu"
     np.testing.assert_allclose(network.submit(squares)(), wanted, atol=1e-3)
 
@@ -138,7 +138,7 @@ def test_predict_takes_the_file_for_the_run(
 def test_what_a_file_cannot_do_is_said(form: str, choice: Choice, told: str, made: dict[str, Exported]) -> None:
     path = made[form].path
     with pytest.raises(UsageError, match=told) as caught:
-        open_network(path, read_info(path), choice)
+        open_network(open_bundle(path), choice)
     assert "\n" not in str(caught.value)
 
 
@@ -147,9 +147,9 @@ def test_a_file_needs_one_runtime_and_no_exporter(made: dict[str, Exported], mon
     missing = {"onnx", "onnxscript", "openvino"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find(name))
     path = made["onnx"].path
-    assert open_network(path, read_info(path), Choice()).described == "onnx fp32 cpu"
+    assert open_network(open_bundle(path), Choice()).described == "onnx fp32 cpu"
     with pytest.raises(UsageError, match="--runtime openvino needs openvino"):
-        open_network(made["openvino"].path, read_info(path), Choice())
+        open_network(open_bundle(made["openvino"].path), Choice())
 
 
 def test_on_val_both_are_measured(made: dict[str, Exported], dataset: Path, run: Path) -> None:
@@ -177,14 +177,14 @@ def int8(run: Path, dataset: Path, made: dict[str, Exported], tmp_path_factory: 
 def test_int8_is_near_and_says_so(int8: list[Exported], squares: np.ndarray, wanted: np.ndarray) -> None:
     for exported in int8:
         assert exported.precision == "int8" and exported.val is not None and exported.val.parity.max_error > 0
-        network = open_network(exported.path, read_info(exported.path), Choice())
+        network = open_network(open_bundle(exported.path), Choice())
         assert network.described == "openvino int8 cpu"
         found = network.submit(squares)()
         assert 0 < np.abs(found - wanted).max() < 0.2
         np.testing.assert_array_equal(network.submit(squares[:1])(), found[:1])
         with pytest.raises(UsageError, match="computes in int8, not in fp32"):
-            open_network(exported.path, read_info(exported.path), Choice(precision="fp32"))
-    assert hash_bundle(int8[0].path) != hash_bundle(int8[1].path)
+            open_network(open_bundle(exported.path), Choice(precision="fp32"))
+    assert open_bundle(int8[0].path, verify=False).sha256 != open_bundle(int8[1].path, verify=False).sha256
     kinds = [node.op_type for node in onnx.load(int8[0].path).graph.node]
     assert kinds.count("Conv") > 2 and "QuantizeLinear" in kinds
 
@@ -196,7 +196,7 @@ def test_int8_is_made_alike_each_time(
     monkeypatch.setattr(forms, "export_onnx", copy_graph(made))
     monkeypatch.setattr("brainseg_cli.export.MAX_LOSS", 1.0)
     again = export(run, tmp_path / "again.onnx", int8=True, dataset_path=dataset)
-    assert hash_bundle(again.path) == hash_bundle(int8[0].path)
+    assert open_bundle(again.path, verify=False).sha256 == open_bundle(int8[0].path, verify=False).sha256
 
 
 @pytest.mark.parametrize("loss", [MAX_LOSS - 1e-6, MAX_LOSS, 0.1, -0.1])
@@ -269,7 +269,7 @@ def test_what_is_there_is_replaced_only_if_asked(
     export(run, tmp_path / "m.xml", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.bin", "m.xml"]
     path = tmp_path / "m.xml"
-    assert open_network(path, read_info(path), Choice()).described == "openvino fp32 cpu"
+    assert open_network(open_bundle(path), Choice()).described == "openvino fp32 cpu"
 
 
 def test_a_folder_names_the_file_as_the_run(

@@ -15,7 +15,7 @@ from brainseg_cli.data.phantom import patient_name
 from brainseg_cli.io.images import read_image, read_mask
 from brainseg_cli.models.bundle import load_bundle
 from brainseg_cli.models.devices import choose_device, choose_precision, list_devices
-from brainseg_cli.models.locate import find_bundle, read_info
+from brainseg_cli.models.locate import find_bundle, open_bundle
 from brainseg_cli.models.network import TorchNetwork
 from brainseg_cli.models.parity import measure_parity
 from brainseg_cli.models.runtimes import HALF_ERROR, Choice, open_network
@@ -75,8 +75,10 @@ def test_a_gpu_gives_the_probabilities_and_masks_of_the_cpu(run: Path, phantom: 
 
 
 def test_half_precision_is_chosen_where_it_agrees(run: Path, phantom: Path) -> None:
-    folder, info = find_bundle(run), read_info(find_bundle(run))
-    chosen, exact = (open_network(folder, info, Choice(device="cuda", precision=name)) for name in ("auto", "fp32"))
+    folder = find_bundle(run)
+    chosen, exact = (
+        open_network(open_bundle(folder), Choice(device="cuda", precision=name)) for name in ("auto", "fp32")
+    )
     assert (chosen.described, exact.described) == ("torch fp16 cuda", "torch fp32 cuda")
     assert measure_parity(chosen, exact).max_error <= HALF_ERROR
     image = read_image(phantom / patient_name(3) / f"{patient_name(3)}_1.tif")

@@ -114,7 +114,7 @@ def test_what_was_written_is_loaded(phantom: Path, tmp_path: Path) -> None:
     preparation = check(phantom)
     write_dataset(preparation, tmp_path / "dataset")
     dataset = load_dataset(tmp_path / "dataset")
-    assert dataset.info == preparation.info
+    assert dataset.info.model_copy(update={"sha256": {}}) == preparation.info
     pd.testing.assert_frame_equal(dataset.slices, preparation.slices, check_dtype=False)
 
 

@@ -1,6 +1,8 @@
 """The dataset/ folder read back, and every way in which it can be none."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +241,44 @@ def test_a_dataset_without_slices_is_empty_not_broken(folder: Path) -> None:
     np.save(folder / "masks.npy", np.zeros((0, 0, 0), np.uint8))
     empty = Dataset(folder, dataset.info, dataset.slices[:0])
     assert empty.masks.shape == (0, 0, 0) and empty.rows("train").tolist() == []
+
+
+@pytest.mark.parametrize("name", ["slices.csv", "images.npy", "masks.npy"])
+def test_a_file_that_changed_since_is_told_by_its_checksum(dataset: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(dataset, tmp_path / "d"))
+    assert load_dataset(folder).info.sha256.keys() == {"slices.csv", "images.npy", "masks.npy"}
+    data = (folder / name).read_bytes()
+    changed = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+    (folder / name).write_bytes(changed)
+    with pytest.raises(InputError, match=r"its checksum does not fit .*--no-verify") as caught:
+        load_dataset(folder)
+    assert caught.value.where == folder / name and "\n" not in str(caught.value)
+    load_dataset(folder, verify=False)
+
+
+def test_a_dataset_of_the_first_schema_has_no_sums(dataset: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(dataset, tmp_path / "d"))
+    about = json.loads((folder / "dataset.json").read_text())
+    del about["sha256"]
+    (folder / "dataset.json").write_text(json.dumps(about | {"schema_version": 1}))
+    with (folder / "images.npy").open("ab") as file:
+        file.write(b"\0")
+    assert load_dataset(folder).info.sha256 == {}
+
+
+def test_sums_of_other_files_are_not_asked_for(dataset: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(dataset, tmp_path / "d"))
+    about = json.loads((folder / "dataset.json").read_text())
+    about["sha256"]["../../dev/zero"] = "0" * 64
+    (folder / "dataset.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=r"dataset\.json: sha256"):
+        load_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "slices.csv", "images.npy"])
+def test_a_pipe_is_not_waited_for(dataset: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(dataset, tmp_path / "d"))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(InputError, match=f"{name}: is not a file"):
+        load_dataset(folder)

@@ -154,7 +154,7 @@ def test_a_truncated_member_is_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/a_1.tif", b"0123456789" * 20)
         entry = archive.getinfo("a/a_1.tif")
-        entry.file_size = entry.compress_size = 100_000
+        entry.file_size = entry.compress_size = 10_000
     with pytest.raises(InputError, match=r"a/a_1\.tif: cannot be read from the zip"):
         open_source(path).read("a/a_1.tif")
 

@@ -1,5 +1,6 @@
 """Images and masks from bytes to arrays and back, and what is said of bytes that are neither."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -152,3 +153,16 @@ def test_which_names_are_images() -> None:
 def test_encoding_what_no_format_holds_is_a_fault_of_the_program() -> None:
     with pytest.raises((ValueError, cv2.error)):
         encode_image(np.zeros((4, 5, 2), np.uint8), ".png")
+
+
+def test_pipes_and_devices_are_not_waited_for_and_no_file_is_read_without_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "device.png"):
+        for read in (read_image, read_mask):
+            with pytest.raises(InputError, match="is a pipe or a device, not a file"):
+                read(tmp_path / name)
+    with (tmp_path / "sparse.png").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match="has 1099511627776 bytes, more than the"):
+        read_image(tmp_path / "sparse.png")

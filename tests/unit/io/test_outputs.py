@@ -1,5 +1,6 @@
 """Where results go: mirrored, named by a template, inside the folder, no two in one place, none over what is read."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,23 @@ def test_a_template_may_say_what_results_end_in_anyhow() -> None:
         assert drop_suffix(template, ".png") == template
     with pytest.raises(UsageError, match=r"results end in \.png .*--format"):
         drop_suffix("{stem}.tif", ".png")
+
+
+@pytest.mark.parametrize("template", ["{stem:>9999}", "{slice_index:9999d}", "{stem:>99999999999999999999}"])
+def test_a_name_without_end_is_refused(template: str, tmp_path: Path) -> None:
+    naming = Naming(tmp_path, ".png", "{stem}")
+    with pytest.raises(UsageError, match=r"gives a name of|cannot be filled in"):
+        replace(naming, template=template).place(Input(Path("p_7.tif"), Path("p_7.tif")))
+
+
+def test_a_link_in_the_folder_does_not_lead_out_of_it(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "inner").mkdir()
+    (tmp_path / "out" / "p").symlink_to(tmp_path)
+    (tmp_path / "out" / "q").symlink_to(tmp_path / "out" / "inner")
+    (tmp_path / "linked").symlink_to(tmp_path / "out")
+    for folder in (tmp_path / "out", tmp_path / "linked"):
+        naming = Naming(folder, ".png")
+        assert naming.place(Input(Path("q/7.tif"), Path("q/7.tif"))) == folder / "q" / "7.png"
+        with pytest.raises(UsageError, match="a link leads out of"):
+            naming.place(Input(Path("p/7.tif"), Path("p/7.tif")))

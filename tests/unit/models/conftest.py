@@ -13,7 +13,7 @@ from bundle_sample import SIZE, about
 from brainseg_cli.config import ModelConfig
 from brainseg_cli.models.build import build_model
 from brainseg_cli.models.bundle import save_bundle
-from brainseg_cli.models.locate import BundleInfo
+from brainseg_cli.models.locate import BundleInfo, open_bundle
 from brainseg_cli.models.runtimes import Choice, open_network
 from brainseg_cli.models.segmenter import Network
 
@@ -46,14 +46,14 @@ def exported(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPath
     """A model/ folder whose cache/ has an export for each runtime; to be read and never written to."""
     folder = make_bundle(tmp_path_factory.mktemp("exported") / "model")
     for runtime in RUNTIMES:
-        open_network(folder, about(), Choice(runtime, "cpu"))  # type: ignore[arg-type]
+        open_network(open_bundle(folder), Choice(runtime, "cpu"))  # type: ignore[arg-type]
     return folder
 
 
 @pytest.fixture(scope="session")
 def networks(exported: Path) -> dict[str, Network]:
     """The network of `exported` by each runtime."""
-    return {name: open_network(exported, about(), Choice(name, "cpu")) for name in RUNTIMES}  # type: ignore[arg-type]
+    return {name: open_network(open_bundle(exported), Choice(name, "cpu")) for name in RUNTIMES}  # type: ignore[arg-type]
 
 
 @pytest.fixture

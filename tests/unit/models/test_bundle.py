@@ -15,8 +15,8 @@ from torch import nn
 from brainseg_cli.config import ModelConfig, PreprocessConfig
 from brainseg_cli.errors import InputError
 from brainseg_cli.models.build import build_model
-from brainseg_cli.models.bundle import load_bundle, save_bundle, write_info
-from brainseg_cli.models.locate import BUNDLE_SCHEMA, BundleInfo
+from brainseg_cli.models.bundle import load_bundle, load_network, save_bundle, write_info
+from brainseg_cli.models.locate import BUNDLE_SCHEMA, Bundle, BundleInfo
 
 INFO = BundleInfo(
     brainseg_version="0.1.0",
@@ -58,7 +58,7 @@ def images() -> torch.Tensor:
 def test_the_same_network_comes_back(bundle: Path, model: nn.Module, images: torch.Tensor) -> None:
     for path in (bundle, bundle.parent):  # the model/ folder, or the run
         loaded, info = load_bundle(path)
-        assert not loaded.training and info == INFO
+        assert not loaded.training and info.model_copy(update={"sha256": {}}) == INFO
         with torch.inference_mode():
             assert torch.equal(loaded(images), model(images))
     assert sorted(path.name for path in bundle.iterdir()) == ["brainseg.json", "config.json", "model.safetensors"]
@@ -97,8 +97,9 @@ def test_saving_again_replaces_it(bundle: Path, images: torch.Tensor) -> None:
 
 def test_the_information_alone_is_replaced(bundle: Path) -> None:
     weights = (bundle / "model.safetensors").read_bytes()
-    write_info(bundle, INFO.model_copy(update={"threshold": 0.37}))
-    assert load_bundle(bundle)[1] == INFO.model_copy(update={"threshold": 0.37})
+    known = load_bundle(bundle)[1].model_copy(update={"threshold": 0.37})
+    write_info(bundle, known)
+    assert load_bundle(bundle)[1] == known and set(known.sha256) == {"config.json", "model.safetensors"}
     assert (bundle / "model.safetensors").read_bytes() == weights and len(list(bundle.iterdir())) == 3
 
 
@@ -181,12 +182,26 @@ def test_a_damaged_foreign_or_newer_bundle_is_refused_in_one_line(
     monkeypatch.chdir(tmp_path)
     spoil(bundle)
     with pytest.raises(InputError, match=told) as caught:
-        load_bundle(bundle)
+        load_bundle(bundle, verify=False)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "sprung").exists()
 
 
+def test_weights_and_description_that_changed_since_are_told_by_their_checksum(bundle: Path) -> None:
+    weights, config = bundle / "model.safetensors", bundle / "config.json"
+    for path in (weights, config):
+        whole = path.read_bytes()
+        at = len(whole) - 9
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])  # a weight, which would load
+        with pytest.raises(InputError, match="is not as it was written: its checksum does not fit") as caught:
+            load_bundle(bundle)
+        assert caught.value.where == path
+        path.write_bytes(whole)
+    load_bundle(bundle)
+
+
 def test_an_exported_file_is_not_for_pytorch(tmp_path: Path) -> None:
-    (tmp_path / "m.onnx").write_bytes(b"")
+    path = tmp_path / "m.onnx"
+    path.touch()
     with pytest.raises(InputError, match="is an exported file"):
-        load_bundle(tmp_path / "m.onnx")
+        load_network(Bundle(path, INFO, {}))

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from brainseg_cli.models.cache import (
     write_aside,
     write_export,
 )
-from brainseg_cli.models.locate import BundleInfo
+from brainseg_cli.models.locate import BundleInfo, open_bundle
+from brainseg_cli.models.metadata import _make_seal
 from brainseg_cli.models.runtimes import Choice, open_network
 
 BY_ONNX = Choice("onnx", "cpu")
@@ -36,12 +38,13 @@ BY_ONNX = Choice("onnx", "cpu")
 def exports(exported: Path, info: BundleInfo, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Who exports gets a copy of what was exported before, in no time; and where to."""
     made: list[Path] = []
-    known = exported / "cache" / name_export(exported, info, "onnx")
+    known = exported / "cache" / name_export(open_bundle(exported), "onnx")
 
     def copy(exact: object, target: Path) -> None:
         made.append(target)
-        shutil.copyfile(known, target)
+        target.write_bytes(whole[: -len(_make_seal(known, [b""]))])
 
+    whole = known.read_bytes()
     monkeypatch.setattr(export, "export_onnx", copy)
     return made
 
@@ -53,15 +56,15 @@ def change(info: BundleInfo, **changes: Any) -> BundleInfo:
 def test_the_name_is_of_weights_and_preprocessing_and_of_nothing_else(
     copied: Path, info: BundleInfo, make_bundle: Callable[..., Path], tmp_path: Path
 ) -> None:
-    name = name_export(copied, info, "openvino")
+    name = name_export(open_bundle(copied), "openvino")
     write_info(copied, change(info, threshold=0.9, epoch=7))
-    assert name_export(copied, change(info, threshold=0.9, epoch=7), "openvino") == name
-    assert name_export(shutil.copytree(copied, tmp_path / "moved"), info, "openvino") == name
+    assert name_export(open_bundle(copied), "openvino") == name
+    assert name_export(open_bundle(shutil.copytree(copied, tmp_path / "moved")), "openvino") == name
     others = [
-        name_export(copied, info, "onnx"),
-        name_export(make_bundle(tmp_path / "other", seed=2), info, "openvino"),
+        name_export(open_bundle(copied), "onnx"),
+        name_export(open_bundle(make_bundle(tmp_path / "other", seed=2)), "openvino"),
         *(
-            name_export(copied, change(info, preprocess=preprocess), "openvino")
+            name_export(replace(open_bundle(copied), info=change(info, preprocess=preprocess)), "openvino")
             for preprocess in (PreprocessConfig(size=64), PreprocessConfig(size=32, intensity="unit"))
         ),
     ]
@@ -71,30 +74,35 @@ def test_the_name_is_of_weights_and_preprocessing_and_of_nothing_else(
 def test_another_version_of_the_runtime_is_checked_anew(
     copied: Path, info: BundleInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = name_export(copied, info, "onnx")
+    name = name_export(open_bundle(copied), "onnx")
     monkeypatch.setattr(cache.import_runtime("onnx"), "__version__", "99.0")
-    assert name_export(copied, info, "onnx") != name
+    assert name_export(open_bundle(copied), "onnx") != name
 
 
 def test_what_is_there_is_not_made_again(copied: Path, info: BundleInfo, exports: list[Path]) -> None:
     heard: list[str] = []
-    open_network(copied, change(info, threshold=0.9), BY_ONNX, tell=heard.append)
+    open_network(replace(open_bundle(copied), info=change(info, threshold=0.9)), BY_ONNX, tell=heard.append)
     assert exports == [] and heard == []
 
 
-@pytest.mark.parametrize("spoil", [lambda data: b"", lambda data: data[:-200], lambda data: b"\0" * len(data)])
+def flip(data: bytes) -> bytes:
+    """One bit of a weight, which any runtime would load."""
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 64]) + data[len(data) // 2 + 1 :]
+
+
+@pytest.mark.parametrize("spoil", [lambda data: b"", lambda data: data[:-200], lambda data: b"\0" * len(data), flip])
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_a_damaged_file_is_made_anew(
     runtime: Any, spoil: Callable[[bytes], bytes], copied: Path, info: BundleInfo, exports: list[Path],
     squares: np.ndarray,
 ) -> None:  # fmt: skip
-    path = copied / "cache" / name_export(copied, info, runtime)
+    path = copied / "cache" / name_export(open_bundle(copied), runtime)
     whole = path.read_bytes()
     path.write_bytes(spoil(whole))
-    network = open_network(copied, info, Choice(runtime, "cpu"))
+    network = open_network(open_bundle(copied), Choice(runtime, "cpu"))
     assert len(exports) == 1 and path.read_bytes() != spoil(whole)
     assert network.submit(squares)().shape == (7, 32, 32)
-    open_network(copied, info, Choice(runtime, "cpu"))
+    open_network(open_bundle(copied), Choice(runtime, "cpu"))
     assert len(exports) == 1
 
 
@@ -109,11 +117,11 @@ def test_a_bundle_that_is_read_only_has_its_export_in_the_users_cache(
     copied: Path, info: BundleInfo, exports: list[Path], tmp_path: Path
 ) -> None:
     seal(copied / "cache")
-    open_network(copied, info, BY_ONNX)
-    name = name_export(copied, info, "onnx")
+    open_network(open_bundle(copied), BY_ONNX)
+    name = name_export(open_bundle(copied), "onnx")
     assert [file.name for file in (tmp_path / "user" / "brainseg").iterdir()] == [name]
     assert find_exports(copied, name) == [tmp_path / "user" / "brainseg" / name]
-    open_network(copied, info, BY_ONNX)
+    open_network(open_bundle(copied), BY_ONNX)
     assert len(exports) == 1
 
 
@@ -141,10 +149,10 @@ def test_where_there_is_no_place_for_it_pytorch_runs_the_model(
     seal(tmp_path / "user" / "brainseg")
     monkeypatch.setattr(runtimes, "may_have_gpu", lambda: False)
     heard: list[str] = []
-    assert open_network(copied, info, Choice(), tell=heard.append).described == "torch fp32 cpu"
+    assert open_network(open_bundle(copied), Choice(), tell=heard.append).described == "torch fp32 cpu"
     assert "no place to keep an export" in heard[1]
     with pytest.raises(BrainsegError, match="no place to keep an export"):
-        open_network(copied, info, BY_ONNX)
+        open_network(open_bundle(copied), BY_ONNX)
     assert exports == []  # which takes seconds
 
 
@@ -159,12 +167,12 @@ def test_a_user_without_a_home_has_the_bundles_cache(copied: Path, monkeypatch: 
 
 def test_writers_at_once_do_not_meet(copied: Path, info: BundleInfo, exports: list[Path], squares: np.ndarray) -> None:
     shutil.rmtree(copied / "cache")
-    name = name_export(copied, info, "onnx")
+    name = name_export(open_bundle(copied), "onnx")
     with ThreadPoolExecutor(3) as pool:
-        paths = list(pool.map(lambda _: write_export(copied, name, "onnx"), range(3)))
+        paths = list(pool.map(lambda _: write_export(open_bundle(copied), name, "onnx"), range(3)))
     assert len(set(exports)) == 3 and len(set(paths)) == 1
     assert [file.name for file in (copied / "cache").iterdir()] == [name]
-    assert open_network(copied, info, BY_ONNX).submit(squares)().shape == (7, 32, 32)
+    assert open_network(open_bundle(copied), BY_ONNX).submit(squares)().shape == (7, 32, 32)
 
 
 def test_of_a_network_that_was_trained_again_the_older_export_goes(
@@ -175,10 +183,12 @@ def test_of_a_network_that_was_trained_again_the_older_export_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(export, "check_export", lambda *_: None)  # the copy is of other weights
-    kept = copied / "cache" / name_export(copied, info, "openvino")
+    kept = copied / "cache" / name_export(open_bundle(copied), "openvino")
     make_bundle(copied, seed=2)
-    open_network(copied, info, BY_ONNX)
-    assert sorted((copied / "cache").iterdir()) == sorted([kept, copied / "cache" / name_export(copied, info, "onnx")])
+    open_network(open_bundle(copied), BY_ONNX)
+    assert sorted((copied / "cache").iterdir()) == sorted(
+        [kept, copied / "cache" / name_export(open_bundle(copied), "onnx")]
+    )
 
 
 def test_what_a_kill_left_behind_goes_once_it_is_old(tmp_path: Path) -> None:

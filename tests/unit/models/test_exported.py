@@ -75,7 +75,7 @@ def test_openvinos_first_inference_is_alone_and_no_other(info: BundleInfo, monke
     )
     monkeypatch.setattr(running, "load_openvino", lambda: core)
     monkeypatch.setattr(running, "_BEGUN", threading.Event())
-    network = open_exported(Path("m.onnx"), info, "openvino", "fp32")
+    network = open_exported(Path("m.onnx"), [b""], info, "openvino", "fp32")
     network.submit(np.ones((16, 32, 32, 3), np.uint8))()
     assert compiled.ended == 16
     assert compiled.most["before"] == 1 and compiled.most["after"] > 1
@@ -84,9 +84,8 @@ def test_openvinos_first_inference_is_alone_and_no_other(info: BundleInfo, monke
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
 def test_a_file_that_cannot_be_loaded_is_told_in_one_line(runtime: str, info: BundleInfo, tmp_path: Path) -> None:
     for data in (b"", b"\x08\x07"):
-        (tmp_path / "m.onnx").write_bytes(data)
         with pytest.raises(InputError, match="cannot be loaded by O") as caught:
-            open_exported(tmp_path / "m.onnx", info, runtime, "fp32")
+            open_exported(tmp_path / "m.onnx", [data], info, runtime, "fp32")
         assert caught.value.where == tmp_path / "m.onnx" and "\n" not in str(caught.value)
 
 

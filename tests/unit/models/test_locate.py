@@ -8,11 +8,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bundle_sample import about
 
-from brainseg_cli.errors import InputError
-from brainseg_cli.models.locate import BundleInfo, find_bundle, find_bundles, hash_bundle, read_info
+from brainseg_cli.errors import InputError, UsageError
+from brainseg_cli.models.locate import BundleInfo, find_bundle, find_bundles, open_bundle, open_bundles, read_info
+from brainseg_cli.models.metadata import list_parts, seal
 
-FILES = {"brainseg.json": b"{}", "config.json": b'{"a": 1}', "model.safetensors": bytes(range(256))}
+FILES = {
+    "brainseg.json": about().model_dump_json().encode(),
+    "config.json": b'{"a": 1}',
+    "model.safetensors": bytes(range(256)),
+}
+
+
+SAID = FILES["brainseg.json"]
+
+
+def hash_bundle(path: Path) -> str:
+    return open_bundle(path).sha256
 
 
 def put_model(folder: Path) -> Path:
@@ -70,10 +83,8 @@ def test_where_there_is_no_model_it_is_said_in_one_line(tmp_path: Path, make: Ca
 
 def test_the_hash_is_of_names_and_bytes_and_of_nothing_else(tmp_path: Path) -> None:
     model = put_model(tmp_path / "run" / "model")
-    expected = hashlib.sha256()
-    for name in sorted(FILES):
-        expected.update(f"{name} {len(FILES[name])}\n".encode() + FILES[name])
-    assert hash_bundle(model) == expected.hexdigest()
+    listed = "".join(f"{hashlib.sha256(FILES[name]).hexdigest()}  {name}\n" for name in sorted(FILES))  # as sha256sum
+    assert hash_bundle(model) == hashlib.sha256(listed.encode()).hexdigest()
     moved = shutil.copytree(model, tmp_path / "elsewhere")
     (moved / "notes.txt").write_text("not part of it")
     assert hash_bundle(moved) == hash_bundle(model)
@@ -83,8 +94,8 @@ def test_the_hash_is_of_names_and_bytes_and_of_nothing_else(tmp_path: Path) -> N
 def test_a_change_of_any_byte_shows(tmp_path: Path, name: str) -> None:
     model = put_model(tmp_path / "model")
     before = hash_bundle(model)
-    data = bytearray(FILES[name])
-    data[-1] ^= 1
+    data = bytearray(FILES[name].replace(b'"epoch":1', b'"epoch":2'))
+    data[-1] ^= name != "brainseg.json"
     (model / name).write_bytes(data)
     assert hash_bundle(model) != before
 
@@ -136,7 +147,7 @@ def test_the_hash_of_an_exported_file_is_of_all_its_bytes_and_not_of_its_name(tm
     suffix = Path(name).suffix
     hashes = [
         hash_bundle(put_export(tmp_path / f"{stem}{suffix}", said, weights))
-        for stem, said, weights in [("a", b"{}", b"1"), ("b", b"{}", b"1"), ("c", b"[]", b"1"), ("d", b"{}", b"2")]
+        for stem, said, weights in [("a", SAID, b"1"), ("b", SAID, b"1"), ("c", SAID + b" ", b"1"), ("d", SAID, b"2")]
     ]
     assert hashes[0] == hashes[1] and len(set(hashes)) == 3
 
@@ -163,10 +174,75 @@ def test_finding_and_hashing_loads_no_framework(tmp_path: Path) -> None:
     put_model(tmp_path / "model")
     code = (
         "import sys; from pathlib import Path\n"
-        "from brainseg_cli.models.locate import find_bundles, hash_bundle\n"
-        "print(*map(hash_bundle, find_bundles(Path(sys.argv[1]))), 'torch' in sys.modules, 'pandas' in sys.modules)"
+        "from brainseg_cli.models.locate import open_bundles\n"
+        "print(open_bundles([Path(sys.argv[1])])[0].sha256, 'torch' in sys.modules, 'pandas' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.split() == [hash_bundle(tmp_path / "model"), "False", "False"]
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_is_not_as_it_was_written_is_named(name: str, tmp_path: Path) -> None:
+    model = put_model(tmp_path / "model")
+    sums = {part: hashlib.sha256(data).hexdigest() for part, data in FILES.items() if part != "brainseg.json"}
+    (model / "brainseg.json").write_text(about(sha256=sums).model_dump_json())
+    whole = open_bundle(model)
+    damage(model / name)
+    with pytest.raises(InputError, match=r"its checksum does not fit .*--no-verify") as caught:
+        open_bundle(model)
+    assert caught.value.where == model / name and "\n" not in str(caught.value)
+    assert open_bundle(model, verify=False).sha256 != whole.sha256  # and is told by another hash
+
+
+def test_a_bundle_without_sums_is_of_before_there_were_any(tmp_path: Path) -> None:
+    model = put_model(tmp_path / "model")
+    damage(model / "model.safetensors")
+    assert open_bundle(model).info.sha256 == {}
+
+
+def test_a_file_that_was_replaced_since_it_was_hashed_is_not_loaded(tmp_path: Path) -> None:
+    bundle = open_bundle(put_model(tmp_path / "model"))
+    assert bundle.read("model.safetensors") == FILES["model.safetensors"]
+    damage(bundle.path / "model.safetensors")
+    with pytest.raises(InputError, match="was replaced while the model was loaded"):
+        bundle.read("model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.xml"])
+def test_a_sealed_file_tells_that_any_byte_of_it_changed(name: str, tmp_path: Path) -> None:
+    path = put_export(tmp_path / name, SAID)
+    open_bundle(path)  # one of before there were seals
+    seal(path)
+    assert open_bundle(path).info == about() and read_info(path) == about()
+    whole = {part: part.read_bytes() for part in list_parts(path)}
+    for part, data in whole.items():
+        for at in range(0, len(data), 7):
+            part.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            if at >= len(data) - 82 and part == path:
+                continue  # a seal that is damaged may be none: what it is of is whole
+            with pytest.raises(InputError):
+                open_bundle(path)
+        part.write_bytes(data)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".pkl", ".ckpt", ".PT2"])
+def test_a_file_that_could_run_code_is_told_and_not_opened(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"model{suffix}"
+    for data in (b"", b"cos\nsystem\n(S'touch sprung'\ntR."):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match="is not loaded: a file of this kind can run code"):
+            find_bundle(path)
+
+
+def test_the_same_model_twice_is_refused(tmp_path: Path) -> None:
+    models = [put_model(tmp_path / name / "model") for name in "ab"]
+    with pytest.raises(UsageError, match="hold the same model"):
+        open_bundles(models)

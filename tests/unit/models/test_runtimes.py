@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from brainseg_cli.config import PreprocessConfig
 from brainseg_cli.errors import BrainsegError, InputError, UsageError
 from brainseg_cli.models import export, runtimes
 from brainseg_cli.models import exported as running
-from brainseg_cli.models.locate import BundleInfo
+from brainseg_cli.models.locate import BundleInfo, open_bundle
 from brainseg_cli.models.runtimes import Choice, open_network
 from brainseg_cli.models.segmenter import Network, Segmenter
 
@@ -98,7 +99,7 @@ def test_auto_takes_the_fastest_that_is_there(
     missing: tuple[str, ...], expected: str, exported: Path, info: BundleInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hide(monkeypatch, *missing)
-    assert open_network(exported, info, Choice()).described == expected
+    assert open_network(open_bundle(exported), Choice()).described == expected
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_what_cannot_be_combined_is_said_at_once(
     for file in (copied / "cache").iterdir():
         file.unlink()
     with pytest.raises(UsageError, match=told) as caught:
-        open_network(copied, info, choice)
+        open_network(open_bundle(copied), choice)
     assert "\n" not in str(caught.value)
 
 
@@ -130,7 +131,7 @@ def test_bf16_is_refused_where_the_cpu_has_none(
     monkeypatch.setattr(running, "computes_bf16", lambda: False)
     for runtime in ("auto", "openvino"):
         with pytest.raises(UsageError, match="bf16: this CPU does not"):
-            open_network(exported, info, Choice(runtime, "cpu", "bf16"))  # type: ignore[arg-type]
+            open_network(open_bundle(exported), Choice(runtime, "cpu", "bf16"))  # type: ignore[arg-type]
 
 
 def test_bf16_is_near_where_the_cpu_has_it(
@@ -138,7 +139,7 @@ def test_bf16_is_near_where_the_cpu_has_it(
 ) -> None:
     if not running.computes_bf16():
         pytest.skip("this CPU has no bf16")
-    network = open_network(exported, info, Choice("openvino", "cpu", "bf16"))
+    network = open_network(open_bundle(exported), Choice("openvino", "cpu", "bf16"))
     assert network.described == "openvino bf16 cpu"
     error = np.abs(network.submit(squares)() - networks["torch"].submit(squares)()).max()
     assert 0 < error < 0.05
@@ -147,7 +148,7 @@ def test_bf16_is_near_where_the_cpu_has_it(
 def test_what_is_not_installed_is_named(exported: Path, info: BundleInfo, monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "onnxruntime", "onnxscript")
     with pytest.raises(UsageError, match=r"--runtime onnx needs onnxruntime, onnxscript \(pip install"):
-        open_network(exported, info, Choice("onnx", "cpu"))
+        open_network(open_bundle(exported), Choice("onnx", "cpu"))
 
 
 def refuse(*_: object, **__: object) -> None:
@@ -168,12 +169,13 @@ def test_where_the_faster_one_fails_pytorch_does_it_and_it_is_told(
     changed = info.model_copy(update={"preprocess": PreprocessConfig(size=32, intensity="unit")})  # not in the cache
     spoil(monkeypatch)
     heard: list[str] = []
-    network = open_network(copied, changed, Choice("auto", "cpu"), tell=heard.append)
+    bundle = replace(open_bundle(copied), info=changed)
+    network = open_network(bundle, Choice("auto", "cpu"), tell=heard.append)
     assert network.described == "torch fp32 cpu"
     assert len(heard) == 2 and told in heard[1] and "PyTorch runs the model instead" in heard[1]
     assert not any("\n" in sentence for sentence in heard)
     with pytest.raises(BrainsegError, match=told):  # asked for by name, nothing else is taken for it
-        open_network(copied, changed, Choice("openvino", "cpu"))
+        open_network(bundle, Choice("openvino", "cpu"))
     assert len(list((copied / "cache").iterdir())) == 2  # what was there; nothing is left of this
 
 
@@ -185,24 +187,24 @@ def test_a_runtime_that_breaks_when_it_is_loaded_is_no_fault_of_ours(
 
     monkeypatch.setattr(runtimes, "open_exported", break_off)
     heard: list[str] = []
-    assert open_network(copied, info, Choice("auto", "cpu"), tell=heard.append).described == "torch fp32 cpu"
+    assert open_network(open_bundle(copied), Choice("auto", "cpu"), tell=heard.append).described == "torch fp32 cpu"
     assert len(heard) == 1 and "openvino cannot run this network: illegal instruction; PyTorch" in heard[0]
     with pytest.raises(BrainsegError, match=r"openvino cannot run this network: illegal instruction$"):
-        open_network(copied, info, Choice("openvino", "cpu"))
+        open_network(open_bundle(copied), Choice("openvino", "cpu"))
 
 
 def test_auto_in_bf16_takes_who_computes_in_it(
     exported: Path, info: BundleInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hide(monkeypatch, "openvino")
-    assert open_network(exported, info, Choice("auto", "cpu", "bf16")).described == "torch bf16 cpu"
+    assert open_network(open_bundle(exported), Choice("auto", "cpu", "bf16")).described == "torch bf16 cpu"
 
 
 def test_a_bundle_that_cannot_be_loaded_is_told_once(copied: Path, info: BundleInfo) -> None:
     (copied / "model.safetensors").write_bytes(b"")
     heard: list[str] = []
-    with pytest.raises(InputError, match="safetensors"):
-        open_network(copied, info, Choice(), tell=heard.append)
+    with pytest.raises(InputError, match="checksum"):
+        open_network(open_bundle(copied), Choice(), tell=heard.append)
     assert not any("instead" in sentence for sentence in heard)
 
 
@@ -211,8 +213,8 @@ def test_a_gpu_is_asked_for_only_where_there_may_be_one(
 ) -> None:
     monkeypatch.setattr(runtimes, "may_have_gpu", lambda: True)
     monkeypatch.setattr(runtimes, "_has_gpu", lambda: False)  # a driver, and a PyTorch without CUDA
-    assert open_network(exported, info, Choice()).described == "openvino fp32 cpu"
+    assert open_network(open_bundle(exported), Choice()).described == "openvino fp32 cpu"
     monkeypatch.setattr(runtimes, "_has_gpu", lambda: True)
     monkeypatch.setattr(runtimes, "_open_torch", lambda *_: "on the GPU")
-    assert open_network(exported, info, Choice()) == "on the GPU"  # type: ignore[comparison-overlap]
-    assert open_network(exported, info, Choice(device="cpu")).described == "openvino fp32 cpu"
+    assert open_network(open_bundle(exported), Choice()) == "on the GPU"  # type: ignore[comparison-overlap]
+    assert open_network(open_bundle(exported), Choice(device="cpu")).described == "openvino fp32 cpu"

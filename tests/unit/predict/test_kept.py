@@ -189,7 +189,7 @@ def test_shares_of_a_growing_list_keep_their_names(run: Path, source: Path, tmp_
 
 
 def test_a_model_is_named_once(run: Path, source: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="named twice"):
+    with pytest.raises(UsageError, match="hold the same model"):
         make([run, run / "model"], tmp_path / "out", source)
 
 

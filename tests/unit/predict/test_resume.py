@@ -101,8 +101,8 @@ def test_another_model_makes_other_masks(
 ) -> None:
     shutil.copytree(find_bundle(run), tmp_path / "copy")
     assert resume(tmp_path / "copy") == [True] * 3  # the same model, wherever it lies
-    config = tmp_path / "copy" / "config.json"
-    config.write_text(config.read_text() + "\n")
+    about = tmp_path / "copy" / "brainseg.json"
+    about.write_text(about.read_text() + "\n")
     assert resume(tmp_path / "copy") == [False] * 3
 
 

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +20,9 @@ from brainseg_cli.errors import InputError, OutputExistsError, TrainingError, Us
 from brainseg_cli.figures.curves import draw_curves
 from brainseg_cli.figures.overlay import draw_overlay
 from brainseg_cli.figures.sheet import draw_sheet
-from brainseg_cli.io.atomic import check_absent
+from brainseg_cli.io.atomic import check_absent, remove, telling
 from brainseg_cli.io.images import write_image
+from brainseg_cli.io.locks import lock
 from brainseg_cli.metrics.threshold import choose_threshold
 from brainseg_cli.models.build import build_model, check_trainable, count_parameters
 from brainseg_cli.models.bundle import load_bundle, save_bundle, write_info
@@ -66,39 +70,40 @@ def train(
     Where a launcher has started several processes they train together, each batch shared out among them. The
     first alone writes and tells the observer; when it returns, what is made of the run is for it to make.
 
-    OutputExistsError where `out` holds something and not `overwrite`; InputError, UsageError and
-    DownloadError before anything is written; TrainingError when the optimisation cannot go on.
+    BusyError where another command is writing `out`; OutputExistsError where it holds something and not `overwrite`;
+    InputError, UsageError and DownloadError before anything is written; TrainingError when the optimisation cannot go
+    on; DiskError, with the last state and the best weights kept, when the disk can no longer be written to.
     """
     world, device = join(device_name)
-    if world.leads:
-        _refuse_existing(out, overwrite=overwrite)
-    dataset = load_dataset(dataset_path).with_fold(fold)
-    _check_trainable(dataset)
-    _check_shares(dataset, config, world)
-    torch.manual_seed(config.train.seed)
-    model = build_model(config.model, len(dataset.info.channel_names))
-    size, channels = config.preprocess.size, len(dataset.info.channel_names)
-    check_trainable(model, (find_smallest_batch(dataset, config), channels, size, size))
-    info = RunInfo(
-        brainseg_version=__version__,
-        torch_version=torch.__version__,
-        dataset=str(dataset_path.absolute()),
-        dataset_hash=dataset.info.content_hash,
-        split=dataset.info.split,
-        split_hash=dataset.split_hash(),
-        fold=fold,
-        leaky=dataset.info.leaky,
-        device=_describe(device, world),
-        precision=choose_precision(config.train.precision, device),
-        parameters=count_parameters(model),
-        preset=preset,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    run = RunFolder(out)
-    if world.leads:
-        _clear(run)
-        run.write_start(config, info, dataset)
-    return _run(run, model, dataset, config, info, world, device, observer, workers, state=None)
+    with _writing(out, world):
+        if world.leads:
+            _refuse_existing(out, overwrite=overwrite)
+        dataset = load_dataset(dataset_path).with_fold(fold)
+        _check_trainable(dataset)
+        _check_shares(dataset, config, world)
+        torch.manual_seed(config.train.seed)
+        model = build_model(config.model, len(dataset.info.channel_names))
+        size, channels = config.preprocess.size, len(dataset.info.channel_names)
+        check_trainable(model, (find_smallest_batch(dataset, config), channels, size, size))
+        info = RunInfo(
+            brainseg_version=__version__,
+            torch_version=torch.__version__,
+            dataset=str(dataset_path.absolute()),
+            dataset_hash=dataset.info.content_hash,
+            split=dataset.info.split,
+            split_hash=dataset.split_hash(),
+            fold=fold,
+            leaky=dataset.info.leaky,
+            device=_describe(device, world),
+            precision=choose_precision(config.train.precision, device),
+            parameters=count_parameters(model),
+            preset=preset,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        run = RunFolder(out)
+        if world.leads:
+            _begin(run, config, info, dataset)
+        return _run(run, model, dataset, config, info, world, device, observer, workers, state=None)
 
 
 def resume(
@@ -114,21 +119,23 @@ def resume(
     A run that had not finished its first epoch starts again; of one that is complete the weights stay, and its
     threshold is chosen again, as it was or, in a run of before there was one, for the first time. The number of
     processes may be another: it changes what is computed by rounding alone.
-    InputError where `out` is no run, or where the dataset is not the one it began with.
+    InputError where `out` is no run, or where the dataset is not the one it began with; BusyError and DiskError as
+    `train`.
     """
     world, device = join(device_name)
     run = RunFolder(out)
-    info, config = run.read_info(), run.read_config()
-    dataset = load_dataset(dataset_path or Path(info.dataset)).with_fold(info.fold)
-    if (dataset.info.content_hash, dataset.split_hash()) != (info.dataset_hash, info.split_hash):
-        raise InputError("is not the dataset, or not the split, that this run began with", where=dataset.folder)
-    _check_shares(dataset, config, world)
-    torch.manual_seed(config.train.seed)
-    state = load_state(run.state) if run.state.exists() else None
-    # trained weights come from the state: what the encoder started from need not be fetched again
-    model_config = config.model.model_copy(update={"encoder_weights": "none"}) if state else config.model
-    model = build_model(model_config, len(dataset.info.channel_names))
-    return _run(run, model, dataset, config, info, world, device, observer, workers, state=state)
+    with _writing(out, world):
+        info, config = run.read_info(), run.read_config()
+        dataset = load_dataset(dataset_path or Path(info.dataset)).with_fold(info.fold)
+        if (dataset.info.content_hash, dataset.split_hash()) != (info.dataset_hash, info.split_hash):
+            raise InputError("is not the dataset, or not the split, that this run began with", where=dataset.folder)
+        _check_shares(dataset, config, world)
+        torch.manual_seed(config.train.seed)
+        state = load_state(run.state) if run.state.exists() else None
+        # trained weights come from the state: what the encoder started from need not be fetched again
+        model_config = config.model.model_copy(update={"encoder_weights": "none"}) if state else config.model
+        model = build_model(model_config, len(dataset.info.channel_names))
+        return _run(run, model, dataset, config, info, world, device, observer, workers, state=state)
 
 
 def _run(
@@ -208,8 +215,9 @@ def _run(
         ) from None
     finally:
         for handler in log.handlers[:]:
-            handler.close()
             log.removeHandler(handler)
+            with suppress(OSError):  # as `_Log`
+                handler.close()
     score = final.rows[final.best_epoch - 1]["val_dice_patient"]
     result = TrainResult(
         run.path, final.epoch, final.best_epoch, score if score == score else None, final.stopped_early
@@ -295,6 +303,31 @@ def _refuse_existing(out: Path, *, overwrite: bool) -> None:
         raise error from None
 
 
+@contextmanager
+def _writing(out: Path, world: World) -> Iterator[None]:
+    """By this command alone; of its processes, by the first. A disk that gives out ends it with how to go on."""
+    if not world.leads:
+        yield
+        return
+    with lock(out, "train"), telling(out, then=f"brainseg train --resume -o {shlex.quote(str(out))}"):
+        yield
+
+
+def _begin(run: RunFolder, config: Config, info: RunInfo, dataset: Dataset) -> None:
+    """Make the folder a run that has not trained yet; where that cannot be written whole, nothing of it is left."""
+    _clear(run)
+    try:
+        with telling(run.path):
+            run.write_start(config, info, dataset)
+    except BaseException:
+        for path in (run.info, run.config, run.split):
+            with suppress(OSError):
+                remove(path)
+        with suppress(OSError):  # it holds something else
+            run.path.rmdir()
+        raise
+
+
 def _clear(run: RunFolder) -> None:
     """Remove what an older run left that could be taken for the new one's."""
     for folder in (run.state.parent, run.model, run.figures, *run.path.glob(f"{run.report.name}*")):
@@ -332,12 +365,18 @@ class _Nobody:
     def on_message(self, text: str) -> None: ...
 
 
+class _Log(logging.FileHandler):
+    """A line that cannot be written is left out: what is lost on a full disk is told of where it matters."""
+
+    def handleError(self, record: logging.LogRecord) -> None: ...
+
+
 def _open_log(run: RunFolder) -> logging.Logger:
     log = logging.getLogger(f"brainseg.train.{run.path.absolute()}")
     log.setLevel(logging.INFO)
     log.propagate = False
     run.path.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(run.log, encoding="utf-8")
+    handler = _Log(run.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     return log

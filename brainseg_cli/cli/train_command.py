@@ -125,6 +125,7 @@ def train_command(
         from brainseg_cli import train as use_case
         from brainseg_cli.cli.train_table import TrainTable
         from brainseg_cli.evaluate import conclude, measure_run, write_report
+        from brainseg_cli.io.locks import lock
 
         with TrainTable(console) as observer:
             if resolved is None:
@@ -153,7 +154,8 @@ def train_command(
         evaluation = conclude(
             measure_run(out, dataset_path=dataset, device_name=device, tell=console.say, progress=progress)
         )
-        write_report(evaluation, out / "report", overwrite=True)
+        with lock(out / "report", "train", wait=True):  # an eval may be at it
+            write_report(evaluation, out / "report", overwrite=True)
         figures = use_case.draw_run_figures(out, dataset_path=dataset, device_name=device, progress=progress)
     print_summary(console, evaluation)
     for figure in figures:

@@ -11,23 +11,26 @@ from safetensors.torch import load, save
 from torch import nn
 
 from brainseg_cli.errors import InputError
-from brainseg_cli.io.atomic import read_json, write_bytes, write_json
+from brainseg_cli.io.atomic import encode_json, read_json, write_bytes, write_together
 from brainseg_cli.io.images import read_bytes
 from brainseg_cli.models.build import describe_model, rebuild_model
 from brainseg_cli.models.locate import BUNDLE_SCHEMA, BundleInfo, find_bundle, read_info
 
 
 def save_bundle(folder: Path, model: nn.Module, info: BundleInfo) -> None:
-    """Write the three files, each whole or not at all."""
+    """Write the three files: all of them, or none takes the place of what is there."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}), sync=True)
-    write_json(folder / "config.json", describe_model(model))
-    write_info(folder, info)
+    files = {
+        "brainseg.json": _encode_info(info),
+        "config.json": encode_json(describe_model(model)),
+        "model.safetensors": save(tensors, metadata={"format": "pt"}),
+    }
+    write_together(folder, files, sync=True)
 
 
 def write_info(folder: Path, info: BundleInfo) -> None:
     """Replace brainseg.json alone, in the present schema: the weights stay."""
-    write_json(folder / "brainseg.json", info.model_dump(mode="json") | {"schema_version": BUNDLE_SCHEMA})
+    write_bytes(folder / "brainseg.json", _encode_info(info), sync=True)
 
 
 def load_bundle(path: Path) -> tuple[nn.Module, BundleInfo]:
@@ -48,3 +51,7 @@ def load_bundle(path: Path) -> tuple[nn.Module, BundleInfo]:
     except RuntimeError:
         raise InputError("does not fit the network that config.json describes", where=weights) from None
     return model.eval(), info
+
+
+def _encode_info(info: BundleInfo) -> bytes:
+    return encode_json(info.model_dump(mode="json") | {"schema_version": BUNDLE_SCHEMA})

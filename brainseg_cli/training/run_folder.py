@@ -82,9 +82,9 @@ class RunFolder:
         return self.path / "report"
 
     def write_start(self, config: Config, info: RunInfo, dataset: Dataset) -> None:
-        """config.toml, run.json and split.csv, before the first step."""
-        write_text(self.config, config.to_toml())
+        """run.json, so that the folder is known as a run, config.toml and split.csv, before the first step."""
         write_json(self.info, info.model_dump(mode="json"))
+        write_text(self.config, config.to_toml())
         columns = ["patient_id", "split"]
         if dataset.info.leaky:  # a patient has slices in several splits: say it slice by slice
             columns = ["patient_id", "image", "split"]

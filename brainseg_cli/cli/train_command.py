@@ -112,6 +112,7 @@ def train_command(
         out = RUNS_FOLDER / ("demo" if demo else f"{dataset.resolve().name}-{preset}")
         overwrite = overwrite or demo  # the demo's own place, the same each time
 
+    go_on = f"brainseg train --resume -o {shlex.quote(str(out))}"
     try:
         if devices > 1 and not is_launched():
             from brainseg_cli.training.distributed import check_devices
@@ -125,6 +126,7 @@ def train_command(
         from brainseg_cli import train as use_case
         from brainseg_cli.cli.train_table import TrainTable
         from brainseg_cli.evaluate import conclude, measure_run, write_report
+        from brainseg_cli.io.atomic import telling
         from brainseg_cli.io.locks import lock
 
         with TrainTable(console) as observer:
@@ -145,16 +147,16 @@ def train_command(
                 )
     except KeyboardInterrupt:
         if find_rank() == 0 and not is_launched():
-            console.warn(f"interrupted; brainseg train --resume -o {shlex.quote(str(out))} goes on")
+            console.warn(f"interrupted; {go_on} goes on")
         raise
     if find_rank() > 0:  # what is made of the run, the first process makes
         return
     console.say(f"best epoch {result.best_epoch} of {result.epochs}; measuring it")
-    with console.progress() as progress:
+    with telling(out, then=go_on), console.progress() as progress:
         evaluation = conclude(
             measure_run(out, dataset_path=dataset, device_name=device, tell=console.say, progress=progress)
         )
-        with lock(out / "report", "train", wait=True):  # an eval may be at it
+        with lock(out / "report", "train", wait=True, then=go_on):  # an eval may be at it
             write_report(evaluation, out / "report", overwrite=True)
         figures = use_case.draw_run_figures(out, dataset_path=dataset, device_name=device, progress=progress)
     print_summary(console, evaluation)

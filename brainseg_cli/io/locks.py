@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 
 from brainseg_cli.errors import BusyError
-from brainseg_cli.io.atomic import name_aside, telling
+from brainseg_cli.io.atomic import AGAIN, name_aside, telling
 
 try:
     import fcntl
@@ -35,12 +35,14 @@ _held: set[int] = set()
 
 
 @contextmanager
-def lock(path: Path, command: str, *, share: str | None = None, wait: bool = False) -> Iterator[None]:
+def lock(
+    path: Path, command: str, *, share: str | None = None, wait: bool = False, then: str = AGAIN
+) -> Iterator[None]:
     """Be the one who writes the file or folder `path`, which need not be there; `command` is what others are told.
 
     With `share`, be one of several, each with a name of its own, that write there side by side: they refuse whoever
     would have it alone, and one of the same name. BusyError where it is taken, or with `wait` no such error but
-    patience. The folders around it are made, and taken away again where nothing came into them.
+    patience; BrainsegError or DiskError, as `telling`, where nothing can be written. The folders around it are made, and taken away again where nothing came into them.
     """
     path = Path(os.path.realpath(path))
     if fcntl is None:
@@ -49,7 +51,7 @@ def lock(path: Path, command: str, *, share: str | None = None, wait: bool = Fal
     made = [folder for folder in path.parents if not folder.exists()]
     try:
         with ExitStack() as held:
-            with telling(path):
+            with telling(path, then=then):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 held.enter_context(_hold(path, path, command, shared=bool(share), wait=wait))
                 if share:

@@ -42,7 +42,8 @@ def lock(
 
     With `share`, be one of several, each with a name of its own, that write there side by side: they refuse whoever
     would have it alone, and one of the same name. BusyError where it is taken, or with `wait` no such error but
-    patience; BrainsegError or DiskError, as `telling`, where nothing can be written. The folders around it are made, and taken away again where nothing came into them.
+    patience; BrainsegError or DiskError, as `telling`, where nothing can be written. The folders around it are made,
+    and taken away again where nothing came into them.
     """
     path = Path(os.path.realpath(path))
     if fcntl is None:

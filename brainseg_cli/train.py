@@ -126,6 +126,8 @@ def resume(
     run = RunFolder(out)
     with _writing(out, world):
         info, config = run.read_info(), run.read_config()
+        if world.leads:
+            _sweep(run)
         dataset = load_dataset(dataset_path or Path(info.dataset)).with_fold(info.fold)
         if (dataset.info.content_hash, dataset.split_hash()) != (info.dataset_hash, info.split_hash):
             raise InputError("is not the dataset, or not the split, that this run began with", where=dataset.folder)
@@ -326,6 +328,14 @@ def _begin(run: RunFolder, config: Config, info: RunInfo, dataset: Dataset) -> N
         with suppress(OSError):  # it holds something else
             run.path.rmdir()
         raise
+
+
+def _sweep(run: RunFolder) -> None:
+    """Remove what a kill left written aside; the run is this command's alone, its report may be another's."""
+    for folder in (run.path, run.model, run.state.parent, run.figures):
+        for left in folder.glob(".*.partial"):
+            with suppress(OSError):
+                left.unlink()
 
 
 def _clear(run: RunFolder) -> None:

@@ -15,7 +15,6 @@ machines as far as theirs are set up to. Where the disk knows no locks, and on W
 import errno
 import json
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
@@ -122,7 +121,7 @@ def _open(file: Path, path: Path) -> tuple[Path, int]:
 
 def _sign(descriptor: int, command: str) -> None:
     since = datetime.now().astimezone().isoformat(" ", "seconds")
-    owner = {"command": f"brainseg {command}", "process": os.getpid(), "host": socket.gethostname(), "since": since}
+    owner = {"command": f"brainseg {command}", "process": os.getpid(), "host": os.uname().nodename, "since": since}
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(owner).encode(), 0)
 

@@ -90,9 +90,16 @@ STEPS = {"prepare": 1, "train": 9, "predict": 3, "eval": 1, "overlay": 2, "expor
 @pytest.mark.parametrize("verb", list(STEPS))
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_whichever_write_fails(
-    brainseg: Program, commands: Any, failing_disk: Any, tmp_path: Path, verb: str, number: int
+    brainseg: Program,
+    commands: Any,
+    failing_disk: Any,
+    tmp_path: Path,
+    verb: str,
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A disk that is full takes no new file; one that is broken does not rename or remove either."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     whole = tmp_path / "whole"
     with failing_disk(whole, ENOUGH, number, names_too=number == errno.EIO) as disk:
         assert brainseg(*commands(verb, whole).arguments).code == 0
@@ -103,7 +110,9 @@ def test_whichever_write_fails(
         command = commands(verb, place)
         with failing_disk(place, first, number, names_too=number == errno.EIO) as disk:
             ended = brainseg(*command.arguments)
-        assert disk.done >= first
+        if disk.done < first:  # the copy for a CPU, kept elsewhere when it had no place here, is not made again
+            assert ended.code == 0
+            break
         if ended.code == 0:  # all that failed was to tidy up: a lock's file is what may be left
             assert number == errno.EIO and all(name.endswith(".lock") for name in hidden(place))
             for name in hidden(place):

@@ -87,6 +87,16 @@ def benchmark_prepare(
     run(data, repeats)
 
 
+@app.command("soak")
+def benchmark_soak(
+    data: Data, minutes: Annotated[float, typer.Option(min=0, help="At least; the round that is begun ends.")] = 30
+) -> None:
+    """The whole path over and over in one process: whether memory, descriptors, threads and children stay flat."""
+    from benchmarks.soak import run
+
+    run(data, minutes)
+
+
 @app.command("startup")
 def benchmark_startup(
     model: Annotated[

@@ -4,6 +4,7 @@
       UsageError             2   the request itself makes no sense
       InputError             1   a file or value given to us is not usable
       OutputExistsError      1   the result would write over something
+      BusyError              1   another command is writing there
       DownloadError          1   something had to be downloaded and could not be
       TrainingError          1   the optimisation cannot go on
       DiskError              1   nothing more can be written there
@@ -44,6 +45,10 @@ class InputError(BrainsegError):
 
 class OutputExistsError(BrainsegError):
     """The output is already there and neither --overwrite nor --resume was given."""
+
+
+class BusyError(BrainsegError):
+    """Another command is writing the same output."""
 
 
 class DownloadError(BrainsegError):

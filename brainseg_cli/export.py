@@ -11,10 +11,12 @@ import pandas as pd
 
 from brainseg_cli.data.manifest import Dataset, load_dataset
 from brainseg_cli.errors import InputError, UsageError
-from brainseg_cli.io.atomic import check_absent
+from brainseg_cli.io.atomic import check_absent, telling
+from brainseg_cli.io.folders import folder_aside
+from brainseg_cli.io.locks import lock
 from brainseg_cli.metrics.aggregate import measure_slice, summarise
 from brainseg_cli.models import export as forms
-from brainseg_cli.models.cache import move, write_aside
+from brainseg_cli.models.cache import move
 from brainseg_cli.models.exported import MODULES, open_exported
 from brainseg_cli.models.locate import BundleInfo, find_bundles, open_bundle
 from brainseg_cli.models.metadata import is_export, list_parts, seal
@@ -108,34 +110,40 @@ def export(
     What was written is read again and run by everything installed that takes it. BrainsegError where in fp32 a
     probability differs by more than `models.export.MAX_ERROR`, or the network has no such form; an int8 file that
     costs MAX_LOSS or more is not `met`; in both cases nothing is left behind. OutputExistsError for a file that is
-    there, unless `overwrite`; UsageError and InputError for what cannot be asked for or read, before any work.
+    there, unless `overwrite`; BusyError where another command writes it, DiskError where it cannot be written;
+    UsageError and InputError for what cannot be asked for or read, before any work.
     """
     asked = _ask(path, out, form, int8)
-    for part in list_parts(asked.target):
-        check_absent(part, overwrite=overwrite)
     if int8 and dataset_path is None:
         raise UsageError("--int8 is fitted and measured on slices", hint="--data DATASET")
+    with lock(asked.target, "export"), telling(asked.target):
+        for part in list_parts(asked.target):
+            check_absent(part, overwrite=overwrite)
+        return _export(asked, dataset_path, progress, verify=verify)
+
+
+def _export(asked: _Asked, dataset_path: Path | None, progress: Progress, *, verify: bool) -> Exported:
     exact = forms.load_exact(open_bundle(asked.bundle, verify=verify))
     dataset, notes = (None, []) if dataset_path is None else _open_dataset(dataset_path, exact.info, verify=verify)
-    squares = _choose_squares(dataset, exact.info) if int8 and dataset is not None else []
-    with write_aside(asked.target.parent) as aside:
+    squares = _choose_squares(dataset, exact.info) if asked.int8 and dataset is not None else []
+    with folder_aside(asked.target) as aside:
         made = _write(exact, aside / asked.target.name, asked, squares)
         networks = _reopen(made, exact.info, asked)
         parity = {each.described: measure_parity(each, exact.network) for each in networks}
-        if not int8:
+        if not asked.int8:
             for name, found in parity.items():
                 forms.check_parity(found, name)
         compared = []
         if dataset is not None:
             # runtimes round differently in int8: what a file costs is what it costs where it costs most
-            judges = networks if int8 else networks[:1]
+            judges = networks if asked.int8 else networks[:1]
             compared = [_compare(each, exact.network, dataset, exact.info.threshold, progress) for each in judges]
         val = max(compared, key=lambda one: max(one.loss.values()), default=None)
-        if val is not None and not int8:
+        if val is not None and not asked.int8:
             forms.check_parity(val.parity, val.runtime)
         parts = list_parts(made)
         size = sum(part.stat().st_size for part in parts)
-        done = Exported(asked.target, asked.form, "int8" if int8 else "fp32", size, parity, val, notes)
+        done = Exported(asked.target, asked.form, "int8" if asked.int8 else "fp32", size, parity, val, notes)
         if done.met:
             if len(parts) > 1:
                 asked.target.unlink(missing_ok=True)  # a graph never stands beside the weights of another

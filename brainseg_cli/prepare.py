@@ -24,7 +24,8 @@ from brainseg_cli.data.manifest import COLUMNS, PARTS, ChannelStats, DatasetInfo
 from brainseg_cli.data.splits import DEFAULT_SPLIT, SPLITS, Split, assign_split, hash_split
 from brainseg_cli.errors import InputError, OutputExistsError
 from brainseg_cli.io.archives import Source, open_source
-from brainseg_cli.io.atomic import atomic_folder, check_absent, write_json
+from brainseg_cli.io.atomic import check_absent, write_json, write_text
+from brainseg_cli.io.folders import atomic_folder
 from brainseg_cli.io.reading import Reading
 from brainseg_cli.io.rows import RowsWriter
 from brainseg_cli.io.sums import hash_files
@@ -143,10 +144,10 @@ def write_dataset(
 def new_dataset(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield the empty folder that becomes the dataset `out` on a clean exit, for `check` and `complete_dataset`.
 
-    OutputExistsError, with nothing written, as `check_writable`.
+    BusyError where another command writes it; OutputExistsError, with nothing written, as `check_writable`.
     """
     check_writable(out, overwrite=overwrite)
-    with atomic_folder(out, overwrite=overwrite) as folder:
+    with atomic_folder(out, "prepare", overwrite=overwrite) as folder:
         yield folder
 
 
@@ -160,7 +161,7 @@ def complete_dataset(
     _check_sound(preparation)
     if preparation.arrays_in != folder:
         _write_arrays(preparation, folder, workers=workers, progress=progress)
-    preparation.slices.to_csv(folder / "slices.csv", index=False)
+    write_text(folder / "slices.csv", preparation.slices.to_csv(index=False))
     info = preparation.info.model_copy(update={"sha256": hash_files(folder, PARTS)})
     write_json(folder / "dataset.json", info.model_dump(mode="json"))
 

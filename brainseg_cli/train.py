@@ -19,8 +19,9 @@ from brainseg_cli.errors import InputError, Interrupted, OutputExistsError, Usag
 from brainseg_cli.figures.curves import draw_curves
 from brainseg_cli.figures.overlay import draw_overlay
 from brainseg_cli.figures.sheet import draw_sheet
-from brainseg_cli.io.atomic import check_absent, telling
+from brainseg_cli.io.atomic import check_absent, remove, telling
 from brainseg_cli.io.images import write_image
+from brainseg_cli.io.locks import lock
 from brainseg_cli.metrics.threshold import choose_threshold
 from brainseg_cli.models.build import build_model, check_trainable, count_parameters
 from brainseg_cli.models.bundle import load_bundle, save_bundle, write_info
@@ -39,7 +40,6 @@ from brainseg_cli.types import Progress, no_progress
 
 MAX_WORKERS = 8
 SHEET_SLICES = 3
-MAKE_ROOM = "make room, then the run goes on with --resume"
 
 
 @dataclass(frozen=True)
@@ -71,42 +71,43 @@ def train(
     Where a launcher has started several processes they train together, each batch shared out among them. The
     first alone writes and tells the observer; when it returns, what is made of the run is for it to make.
 
-    OutputExistsError where `out` holds something and not `overwrite`; InputError, UsageError and
-    DownloadError before anything is written; TrainingError when the optimisation cannot go on; DiskError where
-    nothing more can be written; Interrupted for a KeyboardInterrupt, once what there is has been saved.
+    BusyError where another command is writing `out`; OutputExistsError where it holds something and not `overwrite`;
+    InputError, UsageError and DownloadError before anything is written; TrainingError when the optimisation cannot go
+    on; DiskError, with the last state and the best weights kept, where nothing more can be written; Interrupted for a
+    KeyboardInterrupt, once what there is has been saved.
     """
     world, device = join(device_name)
     observer = observer if world.leads else _Nobody()
-    if world.leads:
-        _refuse_existing(out, overwrite=overwrite)
-    dataset = load_dataset(dataset_path, verify=verify and world.leads)
-    dataset = dataset.with_fold(fold, val=config.train.choose == "best")
-    _check_trainable(dataset)
-    _check_shares(dataset, config, world)
-    torch.manual_seed(config.train.seed)
-    model = build_model(config.model, len(dataset.info.channel_names))
-    size, channels = config.preprocess.size, len(dataset.info.channel_names)
-    check_trainable(model, (find_smallest_batch(dataset, config), channels, size, size))
-    info = RunInfo(
-        brainseg_version=__version__,
-        torch_version=torch.__version__,
-        dataset=str(dataset_path.absolute()),
-        dataset_hash=dataset.info.content_hash,
-        split=dataset.info.split,
-        split_hash=dataset.split_hash(),
-        fold=fold,
-        leaky=dataset.info.leaky,
-        device=_describe(device, world),
-        precision=choose_precision(config.train.precision, device),
-        parameters=count_parameters(model),
-        preset=preset,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    run = RunFolder(out)
-    if world.leads:
-        run.clear()
-        run.write_start(config, info, dataset)
-    return _run(run, model, dataset, config, info, world, device, observer, workers, state=None)
+    with _writing(RunFolder(out), world):
+        if world.leads:
+            _refuse_existing(out, overwrite=overwrite)
+        dataset = load_dataset(dataset_path, verify=verify and world.leads)
+        dataset = dataset.with_fold(fold, val=config.train.choose == "best")
+        _check_trainable(dataset)
+        _check_shares(dataset, config, world)
+        torch.manual_seed(config.train.seed)
+        model = build_model(config.model, len(dataset.info.channel_names))
+        size, channels = config.preprocess.size, len(dataset.info.channel_names)
+        check_trainable(model, (find_smallest_batch(dataset, config), channels, size, size))
+        info = RunInfo(
+            brainseg_version=__version__,
+            torch_version=torch.__version__,
+            dataset=str(dataset_path.absolute()),
+            dataset_hash=dataset.info.content_hash,
+            split=dataset.info.split,
+            split_hash=dataset.split_hash(),
+            fold=fold,
+            leaky=dataset.info.leaky,
+            device=_describe(device, world),
+            precision=choose_precision(config.train.precision, device),
+            parameters=count_parameters(model),
+            preset=preset,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        run = RunFolder(out)
+        if world.leads:
+            _begin(run, config, info, dataset)
+        return _run(run, model, dataset, config, info, world, device, observer, workers, state=None)
 
 
 def resume(
@@ -130,17 +131,20 @@ def resume(
     world, device = join(device_name)
     observer = observer if world.leads else _Nobody()
     run = RunFolder(out)
-    info, config = run.read_info(), run.read_config()
-    dataset = run.load_dataset(dataset_path, verify=verify and world.leads)
-    if (dataset.info.content_hash, dataset.split_hash()) != (info.dataset_hash, info.split_hash):
-        raise InputError("is not the dataset, or not the split, that this run began with", where=dataset.folder)
-    _check_shares(dataset, config, world)
-    torch.manual_seed(config.train.seed)
-    state = load_newest(run.state, observer.on_message)
-    # trained weights come from the state: what the encoder started from need not be fetched again
-    model_config = config.model.model_copy(update={"encoder_weights": "none"}) if state else config.model
-    model = build_model(model_config, len(dataset.info.channel_names))
-    return _run(run, model, dataset, config, info, world, device, observer, workers, state=state)
+    with _writing(run, world):
+        info, config = run.read_info(), run.read_config()
+        if world.leads:
+            _sweep(run)
+        dataset = run.load_dataset(dataset_path, verify=verify and world.leads)
+        if (dataset.info.content_hash, dataset.split_hash()) != (info.dataset_hash, info.split_hash):
+            raise InputError("is not the dataset, or not the split, that this run began with", where=dataset.folder)
+        _check_shares(dataset, config, world)
+        torch.manual_seed(config.train.seed)
+        state = load_newest(run.state, observer.on_message)
+        # trained weights come from the state: what the encoder started from need not be fetched again
+        model_config = config.model.model_copy(update={"encoder_weights": "none"}) if state else config.model
+        model = build_model(model_config, len(dataset.info.channel_names))
+        return _run(run, model, dataset, config, info, world, device, observer, workers, state=state)
 
 
 def _run(
@@ -201,18 +205,17 @@ def _tell_start(
 ) -> None:
     """What goes on and where, in the log; the tables as the state has them: it may have been stopped between them."""
     begun = f"going on after epoch {state.epoch} and {state.position} batches" if state else "starting"
-    with telling(run.path, hint=MAKE_ROOM):
-        log.info(
-            "%s: %s, %s, %s, %d parameters",
-            begun,
-            config.model.encoder,
-            _describe(device, world),
-            choose_precision(config.train.precision, device),
-            info.parameters,
-        )
-        log.info("slices: %s", {split: len(dataset.rows(split)) for split in ("train", "val", "test")})
-        if state is not None and state.rows and world.leads:
-            run.write_epochs(state.rows, state.timings)
+    log.info(
+        "%s: %s, %s, %s, %d parameters",
+        begun,
+        config.model.encoder,
+        _describe(device, world),
+        choose_precision(config.train.precision, device),
+        info.parameters,
+    )
+    log.info("slices: %s", {split: len(dataset.rows(split)) for split in ("train", "val", "test")})
+    if state is not None and state.rows and world.leads:
+        run.write_epochs(state.rows, state.timings)
 
 
 def _keep_best(
@@ -241,19 +244,17 @@ def _keep_best(
         epoch=int(row["epoch"]),
         val_dice_patient=score if score == score else None,
     )
-    with telling(run.model, hint=MAKE_ROOM), run.new_model() as folder:
-        save_bundle(folder, best, bundle)
+    save_bundle(run.model, best, bundle)
 
 
 def _save(run: RunFolder, world: World, log: logging.Logger, state: TrainingState) -> None:
     if not world.leads:
         return
-    with telling(run.path, hint=MAKE_ROOM):
-        save_state(run.state, state)
-        if state.position:  # within an epoch the tables have nothing new
-            return
-        run.write_epochs(state.rows, state.timings)
-        log.info(" ".join(f"{name}={value:.6g}" for name, value in (state.rows[-1] | state.timings[-1]).items()))
+    save_state(run.state, state)
+    if state.position:  # within an epoch the tables have nothing new
+        return
+    run.write_epochs(state.rows, state.timings)
+    log.info(" ".join(f"{name}={value:.6g}" for name, value in (state.rows[-1] | state.timings[-1]).items()))
 
 
 def _conclude(
@@ -268,10 +269,9 @@ def _conclude(
 ) -> None:
     """Threshold and curves, of the best weights and of all epochs."""
     title = f"{run.path.name}: {config.model.encoder}" + (" (LEAKY split)" if info.leaky else "")
-    with telling(run.path, hint=MAKE_ROOM):
-        if len(dataset.rows("val")):
-            _choose_threshold(run, dataset, device, observer)
-        draw_curves(run.read_metrics(), run.figures / "curves.png", title=title, best_epoch=best_epoch)
+    if len(dataset.rows("val")):
+        _choose_threshold(run, dataset, device, observer)
+    draw_curves(run.read_metrics(), run.figures / "curves.png", title=title, best_epoch=best_epoch)
 
 
 def _choose_threshold(run: RunFolder, dataset: Dataset, device: torch.device, observer: Observer) -> None:
@@ -344,6 +344,39 @@ def _refuse_existing(out: Path, *, overwrite: bool) -> None:
                 "already holds a run", where=out, hint="--resume goes on with it, --overwrite begins anew"
             ) from None
         raise error from None
+
+
+@contextmanager
+def _writing(run: RunFolder, world: World) -> Iterator[None]:
+    """By this command alone; of its processes, by the first. A disk that gives out ends it with how to go on."""
+    if not world.leads:
+        yield
+        return
+    with lock(run.path, "train"), telling(run.path, then=run.resuming):
+        yield
+
+
+def _begin(run: RunFolder, config: Config, info: RunInfo, dataset: Dataset) -> None:
+    """Make the folder a run that has not trained yet; where that cannot be written whole, nothing of it is left."""
+    run.clear()
+    try:
+        with telling(run.path):
+            run.write_start(config, info, dataset)
+    except BaseException:
+        for path in (run.info, run.config, run.split):
+            with suppress(OSError):
+                remove(path)
+        with suppress(OSError):  # it holds something else
+            run.path.rmdir()
+        raise
+
+
+def _sweep(run: RunFolder) -> None:
+    """Remove what a kill left written aside; the run is this command's alone, its report may be another's."""
+    for folder in (run.path, run.model, run.state.parent, run.figures):
+        for left in folder.glob(".*.partial"):
+            with suppress(OSError):
+                left.unlink()
 
 
 def _check_trainable(dataset: Dataset) -> None:

@@ -47,6 +47,20 @@ SIGINT (Ctrl-C) and SIGTERM end a command with whole files only and a line that 
 `train` and `predict`. A pipe that is closed early ends it too, and quietly. What a `kill -9` leaves half written has a
 name that begins with a dot and ends in `.partial`; nothing reads it, and the command run again takes it away.
 
+## One at a time
+
+What a command writes it has alone: a second one that would write the same dataset, run, folder or file ends at once,
+with exit code 1 and a line that says who is at it. Shards (`--shard`) write one folder side by side; whoever only
+reads is never held up. The lock is a hidden file beside the output, gone at the end; a kill may leave the file, but
+never the lock. It holds on one machine, and on a network disk as far as that passes locks on; on Windows there is
+none.
+
+## Disks
+
+A disk that is full, read-only, broken or gone ends a command with exit code 1 and a line that names the place, what
+to do and what to run then. What was there before is whole, and nothing half written stays where the disk still takes
+it away.
+
 ## Order and names
 
 Arguments come in natural order (2 before 10), and their tree is mirrored below what they share. A list keeps its own

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -167,12 +168,16 @@ def brainseg(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
         monkeypatch.setenv("BRAINSEG_DEBUG", "")  # --debug sets it, for what the program starts
         monkeypatch.setattr(sys, "argv", ["brainseg", *map(str, arguments)])
         out, err, code = io.StringIO(), io.StringIO(), 0
+        heard = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         # the program silences warnings, a test must not go on without them
         with warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 main()
             except SystemExit as stop:
                 code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+            finally:
+                for number, handler in heard.items():  # the program's own way with them ends with it
+                    signal.signal(number, handler)
         return Outcome(code, out.getvalue(), err.getvalue())
 
     return call

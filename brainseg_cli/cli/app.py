@@ -20,6 +20,7 @@ from brainseg_cli.cli.predict_command import predict_command
 from brainseg_cli.cli.prepare_command import prepare_command
 from brainseg_cli.cli.train_command import train_command
 from brainseg_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, BrainsegError
+from brainseg_cli.io.atomic import find_remedy
 
 app = typer.Typer(
     name="brainseg",
@@ -88,8 +89,8 @@ def main() -> None:
         raise
     except OSError as error:
         _debug_reraise()
-        where = f"{error.filename}: " if error.filename else ""
-        Console().fail(f"{where}{error.strerror or error}")
+        told = BrainsegError(error.strerror or str(error), where=error.filename, hint=find_remedy(error))
+        Console().fail(str(told))
         sys.exit(EXIT_FAILED)
     except Exception as error:
         # a fault of the program: the user cannot mend it, so says how to report it

@@ -135,6 +135,7 @@ def eval_command(
     from brainseg_cli import evaluate as use_case
     from brainseg_cli.data.groups import read_metadata
     from brainseg_cli.io.atomic import check_absent
+    from brainseg_cli.io.locks import lock
     from brainseg_cli.metrics.gates import check_names, parse_gate, tell_gate
     from brainseg_cli.metrics.measure import TOLERANCES, Ruler
     from brainseg_cli.metrics.summary import list_metrics
@@ -153,6 +154,7 @@ def eval_command(
     target = out or _place_report(run, split)
     if target.is_file():
         raise OutputExistsError("is a file, the report is a folder", where=target, hint="give another -o")
+    context.with_resource(lock(target, "eval"))
     check_absent(target, overwrite=overwrite or _is_own_report(context))
 
     with console.progress() as progress:

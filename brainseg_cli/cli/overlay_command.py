@@ -35,6 +35,7 @@ _INPUTS, _LOOK, _OUTPUTS = "Which images", "What a figure shows", "Where results
 
 
 def overlay_command(
+    context: typer.Context,
     images: Images = None,
     masks: Annotated[
         Path | None,
@@ -163,9 +164,12 @@ def overlay_command(
         shard=shard,
         whole_folders=sheet or gif,
     )
+    from brainseg_cli.io.locks import lock
     from brainseg_cli.overlay import Look, Places, Sources, overlay
     from brainseg_cli.overlay.choosing import parse_only
 
+    if out != STDOUT and not dry_run:
+        context.with_resource(lock(out, "overlay", share=request.shard and request.shard.name))
     drawing = overlay(
         Sources(request, masks, from_jsonl, reference, None if only is None else parse_only(only), report),
         Places(

@@ -47,6 +47,7 @@ _MASKS, _OUTPUTS = "Better masks", "Where results go"
 
 
 def predict_command(
+    context: typer.Context,
     images: Images = None,
     model: Annotated[
         list[Path] | None,
@@ -160,6 +161,7 @@ def predict_command(
         shard=shard,
         whole_folders=volume,
     )
+    from brainseg_cli.io.locks import lock
     from brainseg_cli.io.sources import open_inputs
     from brainseg_cli.models.locate import find_bundles
     from brainseg_cli.models.runtimes import Choice
@@ -169,6 +171,9 @@ def predict_command(
 
     for path in model if "-" in (files_from, files0_from) else ():
         find_bundles(path)  # one that is not there is told of before a list on stdin is waited for
+    if not dry_run:
+        for folder in {place.resolve() for place in (out, probabilities) if place not in (None, STDOUT)}:
+            context.with_resource(lock(folder, "predict", share=request.shard and request.shard.name))
     plan = make_plan(
         open_inputs(request, open_stdin()),
         model,

@@ -138,6 +138,9 @@ def train_command(
     from brainseg_cli import train as use_case
     from brainseg_cli.cli.train_table import TrainTable
     from brainseg_cli.evaluate import conclude, measure_run, write_report
+    from brainseg_cli.io.atomic import telling
+    from brainseg_cli.io.locks import lock
+    from brainseg_cli.training.run_folder import RunFolder
 
     # a run that begins says itself from when on there is something to go on with
     waiting = _telling_how_to_go_on(out, "interrupted") if resume else nullcontext()
@@ -164,7 +167,8 @@ def train_command(
         return
     console.say(f"best epoch {result.best_epoch} of {result.epochs}; measuring it")
     told = "interrupted; it is trained, the report is not made"
-    with _telling_how_to_go_on(out, told), console.progress() as progress:
+    resuming = RunFolder(out).resuming
+    with _telling_how_to_go_on(out, told), telling(out, then=resuming), console.progress() as progress:
         evaluation = conclude(
             measure_run(
                 out,
@@ -175,7 +179,8 @@ def train_command(
                 progress=progress,
             )
         )
-        write_report(evaluation, out / "report", overwrite=True)
+        with lock(out / "report", "train", wait=True, then=resuming):  # an eval may be at it
+            write_report(evaluation, out / "report", overwrite=True)
         figures = use_case.draw_run_figures(out, dataset_path=dataset, device_name=device, progress=progress)
     print_summary(console, evaluation)
     for figure in figures:

@@ -8,12 +8,12 @@ from typing import Annotated, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from numpy.lib.format import open_memmap
 from pydantic import BaseModel, ConfigDict, Field
 
 from brainseg_cli.data.splits import find_leaks, hash_split, resolve_fold
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.contracts import Contract, read_contract
+from brainseg_cli.io.rows import RowsReader
 from brainseg_cli.io.sums import check_sums, hash_files
 from brainseg_cli.types import Image, Mask
 
@@ -74,26 +74,26 @@ class Dataset:
     slices: pd.DataFrame
 
     @cached_property
-    def images(self) -> npt.NDArray[np.uint8]:
-        """(N, H, W, C) uint8, memory-mapped. Smaller slices lie in the top left corner, padded with 0."""
+    def images(self) -> RowsReader:
+        """(N, H, W, C) uint8, read slice by slice. Smaller slices lie in the top left corner, padded with 0."""
         return _open_array(self.folder / "images.npy", (*self._shape, len(self.info.channel_names)))
 
     @cached_property
-    def masks(self) -> npt.NDArray[np.uint8]:
-        """(N, H, W) uint8 in {0, 1}, memory-mapped, padded likewise."""
+    def masks(self) -> RowsReader:
+        """(N, H, W) uint8 in {0, 1}, padded likewise."""
         return _open_array(self.folder / "masks.npy", self._shape)
 
     def __getstate__(self) -> dict[str, object]:
-        """Without the open arrays: each process maps the files itself, instead of being sent their content."""
+        """Without the open arrays: each process opens the files itself."""
         return {"folder": self.folder, "info": self.info, "slices": self.slices}
 
     def image(self, row: int) -> Image:
         """(height, width, C) of one slice, at its own size."""
-        return self.images[row, : self._heights[row], : self._widths[row]]
+        return self.images[row][: self._heights[row], : self._widths[row]]
 
     def mask(self, row: int) -> Mask:
         """(height, width) of one slice, at its own size."""
-        return self.masks[row, : self._heights[row], : self._widths[row]]
+        return self.masks[row][: self._heights[row], : self._widths[row]]
 
     @cached_property
     def _heights(self) -> npt.NDArray[np.int64]:
@@ -164,13 +164,13 @@ def read_slices(path: Path) -> pd.DataFrame:
         raise InputError(f"cannot be read as a table of slices: {str(error).strip()}", where=path) from None
 
 
-def _open_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def _open_array(path: Path, shape: tuple[int, ...]) -> RowsReader:
     try:
-        array: npt.NDArray[np.uint8] = open_memmap(path, mode="r")
+        array = RowsReader(path)
     except FileNotFoundError:
         raise InputError("is not there", where=path, hint="prepare the dataset again") from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read as an array: {error}", where=path) from None
-    if array.dtype != np.uint8 or array.shape != shape:
-        raise InputError(f"holds {array.dtype} {array.shape}, uint8 {shape} was expected", where=path)
+    if array.shape != shape:
+        raise InputError(f"holds {array.shape}, {shape} was expected", where=path)
     return array

@@ -10,7 +10,7 @@ import pandas as pd
 from brainseg_cli import __version__
 from brainseg_cli.data.groups import group_by_institution, group_by_size, read_metadata
 from brainseg_cli.evaluate.side import Side
-from brainseg_cli.io.atomic import check_absent, write_json, write_text
+from brainseg_cli.io.atomic import check_absent, encode_json, encode_text, write_together
 from brainseg_cli.metrics.aggregate import BATCH_SIZE, HEADLINE
 from brainseg_cli.metrics.comparison import compare, summarise_groups
 from brainseg_cli.metrics.gates import Gate, check_gate
@@ -82,7 +82,8 @@ def conclude(
 def write_report(evaluation: Evaluation, out: Path, *, overwrite: bool = False) -> None:
     """report.html, report.md, slices.csv, patients.csv, lesions.csv and, last, summary.json into the folder `out`.
 
-    OutputExistsError unless `overwrite`; then these files are replaced, and whatever else lies there stays.
+    OutputExistsError unless `overwrite`; then these files are replaced, and whatever else lies there stays. What cannot
+    all be written replaces nothing.
     """
     check_absent(out, overwrite=overwrite)
     summary, measures = evaluation.summary, evaluation.side.measures
@@ -95,9 +96,9 @@ def write_report(evaluation: Evaluation, out: Path, *, overwrite: bool = False) 
         "patients.csv": measures.patients.to_csv(index=False),
         "lesions.csv": measures.lesions.to_csv(index=False),
     }
-    for name, text in texts.items():
-        write_text(out / name, text)
-    write_json(out / "summary.json", summary)
+    # summary.json first: who is named first is the last to be there
+    encoded = {"summary.json": encode_json(summary)} | {name: encode_text(text) for name, text in texts.items()}
+    write_together(out, encoded)
 
 
 def _picture(side: Side, kind: str, image: str, row: dict[Hashable, Any]) -> Picture:

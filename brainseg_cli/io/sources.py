@@ -38,6 +38,11 @@ class Shard(NamedTuple):
     part: int
     parts: int
 
+    @property
+    def name(self) -> str:
+        """`2-of-8`."""
+        return f"{self.part}-of-{self.parts}"
+
     def owns(self, relative: Path) -> bool:
         return zlib.crc32(os.fsencode(relative)) % self.parts == self.part - 1
 

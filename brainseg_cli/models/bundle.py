@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from brainseg_cli.errors import InputError
-from brainseg_cli.io.atomic import encode_json, parse_json, write_bytes, write_json
+from brainseg_cli.io.atomic import encode_json, parse_json, write_bytes, write_together
 from brainseg_cli.models.build import describe_model, rebuild_model
 from brainseg_cli.models.locate import BUNDLE_FILES, BUNDLE_SCHEMA, Bundle, BundleInfo, find_bundle, open_bundle
 
@@ -20,18 +20,20 @@ ABOUT, CONFIG, WEIGHTS = BUNDLE_FILES
 
 
 def save_bundle(folder: Path, model: nn.Module, info: BundleInfo) -> None:
-    """Write the three files, each whole or not at all; brainseg.json, the last, has the hashes of the others."""
+    """Write the three files: all of them, or none takes the place of what is there.
+
+    brainseg.json, the last to take its own, has the hashes of the others.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     weights, config = save(tensors, metadata={"format": "pt"}), encode_json(describe_model(model))
-    write_bytes(folder / WEIGHTS, weights, sync=True)
-    write_bytes(folder / CONFIG, config)
     sums = {CONFIG: hashlib.sha256(config).hexdigest(), WEIGHTS: hashlib.sha256(weights).hexdigest()}
-    write_info(folder, info.model_copy(update={"sha256": sums}))
+    about = _encode_info(info.model_copy(update={"sha256": sums}))
+    write_together(folder, {ABOUT: about, CONFIG: config, WEIGHTS: weights}, sync=True)
 
 
 def write_info(folder: Path, info: BundleInfo) -> None:
     """Replace brainseg.json alone, in the present schema: the weights stay, and so do the hashes that `info` has."""
-    write_json(folder / ABOUT, info.model_dump(mode="json") | {"schema_version": BUNDLE_SCHEMA})
+    write_bytes(folder / ABOUT, _encode_info(info), sync=True)
 
 
 def load_bundle(path: Path, *, verify: bool = True) -> tuple[nn.Module, BundleInfo]:
@@ -61,3 +63,7 @@ def load_network(bundle: Bundle) -> nn.Module:
     except RuntimeError:
         raise InputError("does not fit the network that config.json describes", where=weights) from None
     return model.eval()
+
+
+def _encode_info(info: BundleInfo) -> bytes:
+    return encode_json(info.model_dump(mode="json") | {"schema_version": BUNDLE_SCHEMA})

@@ -5,7 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,16 +92,20 @@ def export_onnx(exact: Exact, target: Path) -> None:
 def export_torchscript(exact: Exact, target: Path, metadata: Mapping[str, str]) -> None:
     """Write what `torch.jit.load` reads, the metadata among its extra files. BrainsegError as `export_onnx`."""
     module, probes = _deploy(exact)
+    written = BytesIO()  # what writes to a path itself ends the process where the disk is full
     with exporting("TorchScript"):
-        torch.jit.save(torch.jit.trace(module, (probes,)), str(target), _extra_files=dict(metadata))  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.trace(module, (probes,)), written, _extra_files=dict(metadata))  # type: ignore[no-untyped-call]
+    target.write_bytes(written.getbuffer())
 
 
 def export_program(exact: Exact, target: Path, metadata: Mapping[str, str]) -> None:
     """Write what `torch.export.load` reads, the metadata among its extra files. BrainsegError as `export_onnx`."""
     module, probes = _deploy(exact)
+    written = BytesIO()
     with exporting("torch.export"):
         program = torch.export.export(module, (probes,), dynamic_shapes=({0: torch.export.Dim("slices")},))
-        torch.export.save(program, target, extra_files=dict(metadata))
+        torch.export.save(program, written, extra_files=dict(metadata))
+    target.write_bytes(written.getbuffer())
 
 
 def convert_openvino(source: Path, target: Path, metadata: Mapping[str, str]) -> None:
@@ -110,7 +114,11 @@ def convert_openvino(source: Path, target: Path, metadata: Mapping[str, str]) ->
     model = load_openvino().read_model(source)
     for key, value in metadata.items():
         model.set_rt_info(value, [key])
-    openvino.save_model(model, target, compress_to_fp16=False)
+    try:
+        openvino.save_model(model, target, compress_to_fp16=False)
+    except RuntimeError as error:
+        target.write_bytes(bytes(source.stat().st_size))  # it does not say what is wrong with a disk, and this does
+        raise BrainsegError(f"OpenVINO cannot write it: {error}", where=target) from None
 
 
 def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:

@@ -106,7 +106,7 @@ class Drawing:
         if job.target is None:
             return Outcome(STDOUT, failures, data)
         try:
-            with telling(job.target, hint="make room, then the same with --overwrite"):
+            with telling(job.target, then="the same with --overwrite"):
                 write_bytes(job.target, data)
         except DiskError:
             raise

@@ -37,7 +37,7 @@ class Places:
     def name_lines(self, kind: str) -> Path:
         """`predictions` -> predictions.jsonl in the folder, a file of its own for a shard."""
         assert self.folder is not None
-        share = "" if self.shard is None else f"-{self.shard.part}-of-{self.shard.parts}"
+        share = "" if self.shard is None else f"-{self.shard.name}"
         return self.folder / f"{kind}{share}.jsonl"
 
 

@@ -24,8 +24,8 @@ class Records:
     failures.jsonl, which is there as long as there are any.
     """
 
-    def __init__(self, predictions: Path, failures: Path, *, hint: str) -> None:
-        self.predictions, self.failures, self.hint = predictions, failures, hint
+    def __init__(self, predictions: Path, failures: Path, *, then: str) -> None:
+        self.predictions, self.failures, self.then = predictions, failures, then
         self._stack = ExitStack()
         self._lines, self._failed = LinesWriter(predictions), LinesWriter(failures)
         self._former_bytes = 0
@@ -36,11 +36,11 @@ class Records:
         return self
 
     def write(self, record: Json) -> None:
-        """Append one record. DiskError, with the hint, where there is no room."""
-        with telling(self.predictions, hint=self.hint):
+        """Append one record. DiskError, with what to do and `then`, where there is no room."""
+        with telling(self.predictions, then=self.then):
             self._lines.write(record)
         if record["status"] != "ok":
-            with telling(self.failures, hint=self.hint):
+            with telling(self.failures, then=self.then):
                 if not self._failed.is_open:
                     self._stack.enter_context(self._failed)
                 self._failed.write(record)

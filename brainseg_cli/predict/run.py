@@ -25,7 +25,7 @@ from brainseg_cli.types import Json
 
 WORKERS = 4
 """Threads that read and as many that write, where the user does not say."""
-GO_ON = "make room, then the same with --resume"
+GO_ON = "the same with --resume"
 
 
 class Outcome(NamedTuple):
@@ -64,7 +64,7 @@ def run(
         yield from outcomes
         return
     predictions, failures = plan.places.name_lines("predictions"), plan.places.name_lines("failures")
-    with Records(predictions, failures, hint=GO_ON) as records:
+    with Records(predictions, failures, then=GO_ON) as records:
         try:
             with closing(outcomes):
                 for outcome in outcomes:
@@ -204,12 +204,12 @@ def _finish(item: Slice, plan: Plan, runtime: str, seconds: float) -> Outcome:
         if map_target is not None:
             if target is not None:
                 # a mask says that all of its slice is done: it never stands beside another map
-                with telling(target, hint=GO_ON):
+                with telling(target, then=GO_ON):
                     target.unlink(missing_ok=True)
-            with telling(map_target, hint=GO_ON):
+            with telling(map_target, then=GO_ON):
                 write_bytes(map_target, encoded_map)
         if target is not None:
-            with telling(target, hint=GO_ON):
+            with telling(target, then=GO_ON):
                 write_bytes(target, encoded)
     except DiskError:
         raise

@@ -2,8 +2,7 @@
 
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +12,8 @@ import pandas as pd
 from brainseg_cli.config import Config, read_config
 from brainseg_cli.data.manifest import Dataset, load_dataset
 from brainseg_cli.errors import InputError
-from brainseg_cli.io.atomic import name_aside, write_json, write_text
+from brainseg_cli.io.atomic import write_json, write_text
 from brainseg_cli.io.contracts import Contract, read_contract
-from brainseg_cli.models.locate import BUNDLE_FILES
 from brainseg_cli.types import Json
 
 
@@ -82,9 +80,14 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def resuming(self) -> str:
+        """The command that goes on with it."""
+        return f"brainseg train --resume -o {shlex.quote(str(self.path))}"
+
+    @property
     def goes_on(self) -> str:
         """How an interrupted run goes on, for a hint."""
-        return f"brainseg train --resume -o {shlex.quote(str(self.path))} goes on"
+        return f"{self.resuming} goes on"
 
     @property
     def is_begun(self) -> bool:
@@ -112,8 +115,7 @@ class RunFolder:
     def clear(self) -> None:
         """Remove what an older run left that could be taken for the new one's: first what makes it a run."""
         self.info.unlink(missing_ok=True)
-        aside = name_aside(self.model)
-        for folder in (self.state.parent, self.model, aside, self.figures, *self.path.glob(f"{self.report.name}*")):
+        for folder in (self.state.parent, self.model, self.figures, *self.path.glob(f"{self.report.name}*")):
             shutil.rmtree(folder, ignore_errors=True)
         for path in (self.metrics, self.timings, self.thresholds, self.log):
             path.unlink(missing_ok=True)
@@ -125,23 +127,6 @@ class RunFolder:
         """
         write_text(self.metrics, pd.DataFrame(rows).to_csv(index=False))
         write_text(self.timings, pd.DataFrame(timings).to_csv(index=False))
-
-    @contextmanager
-    def new_model(self) -> Iterator[Path]:
-        """Yield a folder to write the bundle into, whose files then take their places one right after the other.
-
-        So hardly a moment is left in which a kill leaves files of two epochs, and that is mended by going on.
-        """
-        aside = name_aside(self.model)
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        try:
-            yield aside
-            self.model.mkdir(exist_ok=True)
-            for name in reversed(BUNDLE_FILES):  # what says of itself that it is a model comes last
-                (aside / name).replace(self.model / name)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
 
     def read_metrics(self) -> pd.DataFrame:
         """metrics.csv; InputError where there is none."""

@@ -9,7 +9,7 @@ from brainseg_cli.types import Image, Mask
 class Squares:
     """Images (size, size, C) and masks (size, size), uint8; where each lies in its square is remembered.
 
-    A slice that fills its square as it is comes straight from the memory-mapped file, and is not to be written to.
+    A slice that fills its square as it is comes as it was read, and is not to be written to.
     """
 
     def __init__(self, dataset: Dataset, config: PreprocessConfig) -> None:

@@ -5,9 +5,7 @@ last.pt is the newest state. previous.pt is the one before, in place until the n
 
 import hashlib
 import io
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor
 
 from brainseg_cli.errors import InputError
-from brainseg_cli.io.atomic import atomic_path
+from brainseg_cli.io.atomic import atomic_path, sync_file, sync_folder
 from brainseg_cli.io.images import read_bytes
 
 SCHEMA_VERSION = 2
@@ -85,11 +83,10 @@ def save_state(path: Path, state: TrainingState) -> None:
         with aside.open("wb") as file:
             file.write(MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n")
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        sync_file(aside)
         if path.exists():
             path.replace(_name_previous(path))
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def load_newest(path: Path, tell: Callable[[str], object]) -> TrainingState | None:
@@ -157,13 +154,3 @@ def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
 
 def _name_previous(path: Path) -> Path:
     return path.with_name("previous.pt")
-
-
-def _sync_folder(folder: Path) -> None:
-    """The names too are on the disk, where a file system can say so of a folder."""
-    with suppress(OSError):
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)

@@ -174,7 +174,8 @@ def test_a_full_disk_is_one_line(brainseg: Callable[..., Any], monkeypatch: pyte
 
     monkeypatch.setattr("brainseg_cli.overlay.overlay", fail)
     ended = brainseg("overlay", "x.png", "--masks", "m")
-    assert (ended.code, ended.err) == (1, "error: figures/x.png: No space left on device\n")
+    told = "error: figures/x.png: No space left on device (make room, then the same command again)\n"
+    assert (ended.code, ended.err) == (1, told)
 
 
 def test_an_interrupt_ends_in_130(brainseg: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

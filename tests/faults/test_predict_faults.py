@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,29 +102,6 @@ def test_killed_at_random_moments_and_resumed_it_ends_the_same(
         (tmp_path / left).unlink()
     left = {name: content.replace(os.fsencode(tmp_path), b"") for name, content in tree(tmp_path).items()}
     assert left == undisturbed  # hidden files too: nothing is left over
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """`small_disk("size=200k")`: a file system of its own with these options."""
-    mounted: list[Path] = []
-
-    def mount(options: str) -> Path:
-        folder = tmp_path / "disk"
-        folder.mkdir(exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-        except OSError as error:
-            pytest.skip(f"there is no mount: {error}")
-        if done.returncode:
-            pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True, timeout=30)
 
 
 def test_a_full_disk_ends_it_with_whole_files_and_it_goes_on_from_there(

@@ -100,9 +100,8 @@ def test_slices_come_back_at_their_own_size(folder: Path) -> None:
         assert int(mask.sum()) == dataset.slices["tumour_px"][row]
 
 
-def test_arrays_are_mapped_not_loaded_and_cannot_be_written_to(folder: Path) -> None:
+def test_slices_cannot_be_written_to(folder: Path) -> None:
     dataset = load_dataset(folder)
-    assert isinstance(dataset.images, np.memmap) and isinstance(dataset.masks, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         dataset.image(0)[0, 0, 0] = 1
 
@@ -219,7 +218,7 @@ def test_a_patient_on_two_sides_is_refused_unless_the_dataset_says_it_is_leaky(f
 def test_an_array_of_another_type_or_shape(folder: Path, name: str, change: Any) -> None:
     dataset = load_dataset(folder)
     np.save(folder / f"{name}.npy", change(np.load(folder / f"{name}.npy")))
-    with pytest.raises(InputError, match=rf"{name}\.npy: holds .* was expected"):
+    with pytest.raises(InputError, match=rf"{name}\.npy: .*holds .* was expected"):
         getattr(dataset, name)
 
 

@@ -59,7 +59,8 @@ def test_a_sweep_adds_up_a_patients_slices_wherever_they_lie(prepared: Dataset, 
     assert mixed["patient_id"].tolist() != sorted(mixed["patient_id"])
     shuffled = replace(prepared, slices=mixed.reset_index(drop=True))
     order = mixed.index.tolist()
-    shuffled.__dict__["images"], shuffled.__dict__["masks"] = prepared.images[order], prepared.masks[order]
+    for name, rows in (("images", prepared.images), ("masks", prepared.masks)):
+        shuffled.__dict__[name] = [rows[row] for row in order]
     usual, other = (sweep_thresholds(segmenter, each, "val") for each in (prepared, shuffled))
     assert len(usual) == 99
     for one, two in zip(usual, other, strict=True):

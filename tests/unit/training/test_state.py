@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from brainseg_cli.errors import InputError
-from brainseg_cli.training import state as module
 from brainseg_cli.training.state import MAGIC, SCHEMA_VERSION, TrainingState, load_newest, load_state, save_state
 
 STATE = TrainingState(
@@ -185,7 +184,7 @@ def test_at_every_moment_of_saving_there_is_a_whole_state(tmp_path: Path, monkey
 
     synced: list[bool] = []
     monkeypatch.setattr(Path, "replace", watched_replace)
-    monkeypatch.setattr(module.os, "fsync", watched_sync)
+    monkeypatch.setattr(os, "fsync", watched_sync)
     save_state(path, TrainingState(epoch=3))
     assert left == [[2, 1], [2, 1], [2], [2], [3, 2], [3, 2]]
     assert synced == [False, True]  # the file before its name, then the folder

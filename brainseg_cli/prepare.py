@@ -153,8 +153,10 @@ def new_dataset(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def complete_dataset(
     preparation: Preparation, folder: Path, *, workers: int | None = None, progress: Progress = no_progress
-) -> None:
+) -> DatasetInfo:
     """Write dataset.json and slices.csv into `folder`, and the arrays where `check` could not.
+
+    What dataset.json holds is returned: with the hash of each file.
 
     InputError where the preparation has errors.
     """
@@ -164,6 +166,7 @@ def complete_dataset(
     write_text(folder / "slices.csv", preparation.slices.to_csv(index=False))
     info = preparation.info.model_copy(update={"sha256": hash_files(folder, PARTS)})
     write_json(folder / "dataset.json", info.model_dump(mode="json"))
+    return info
 
 
 def check_writable(out: Path, *, overwrite: bool) -> None:

@@ -89,6 +89,7 @@ def prepare_command(
                 progress=progress,
             )
         _tell(console, preparation)
+        info = preparation.info
         if folder is not None:
             if preparation.errors:
                 raise InputError(
@@ -97,11 +98,11 @@ def prepare_command(
                     hint="mend them; --skip-bad leaves unreadable and unpaired files out",
                 )
             with console.progress() as progress:
-                use_case.complete_dataset(preparation, folder, workers=workers, progress=progress)
+                info = use_case.complete_dataset(preparation, folder, workers=workers, progress=progress)
     if as_json:
         emit_json(
             {
-                **preparation.info.model_dump(mode="json"),
+                **info.model_dump(mode="json"),
                 "dataset": None if check else str(target),
                 "errors": preparation.errors,
             }

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from brainseg_cli import __version__
-from brainseg_cli.data.manifest import COLUMNS, load_dataset
+from brainseg_cli.data.manifest import COLUMNS, SCHEMA_VERSION, load_dataset
 from brainseg_cli.data.splits import hash_split
 from brainseg_cli.errors import InputError, OutputExistsError, UsageError
 from brainseg_cli.io.images import read_image, read_mask, write_image, write_mask
@@ -88,7 +88,7 @@ def test_dataset_json_tells_of_source_options_counts_and_split(phantom: Path, tm
     out = prepare(phantom, tmp_path / "dataset", split="60/20/20", seed=3)
     info = json.loads((out / "dataset.json").read_text())
     table = pd.read_csv(out / "slices.csv")
-    assert info["schema_version"] == 1 and info["brainseg_version"] == __version__
+    assert info["schema_version"] == SCHEMA_VERSION and info["brainseg_version"] == __version__
     assert (info["source"], info["layout"], info["patient_regex"]) == (phantom.name, "lgg", None)
     assert (info["patients"], info["slices"]) == (6, 33)
     assert info["tumour_slices"] == (table["tumour_px"] > 0).sum()

@@ -100,7 +100,7 @@ def test_a_batch_is_not_shared_among_more_processes_than_it_has_slices(
     dataset: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(rank=0, size=5)
-    monkeypatch.setattr("brainseg_cli.train.join", lambda name: (world, torch.device("cpu")))
+    monkeypatch.setattr("brainseg_cli.train.run.join", lambda name: (world, torch.device("cpu")))
     with pytest.raises(UsageError, match=r"a batch of \d slices cannot be shared out among 5 processes"):
         train(dataset, tmp_path / "run", tiny(), recorder)
     assert not (tmp_path / "run").exists()

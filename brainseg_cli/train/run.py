@@ -1,4 +1,4 @@
-"""train: a dataset to a run: the best weights on val, curves, and a state to go on from."""
+"""A training from its first step, or from where it stopped, to its best weights, its threshold and its curves."""
 
 import logging
 import os
@@ -17,18 +17,15 @@ from brainseg_cli.config import DEFAULT_PRESET, Config
 from brainseg_cli.data.manifest import Dataset, load_dataset
 from brainseg_cli.errors import InputError, Interrupted, OutputExistsError, UsageError
 from brainseg_cli.figures.curves import draw_curves
-from brainseg_cli.figures.overlay import draw_overlay
-from brainseg_cli.figures.sheet import draw_sheet
 from brainseg_cli.io.atomic import check_absent, remove, telling
-from brainseg_cli.io.images import write_image
 from brainseg_cli.io.locks import lock
 from brainseg_cli.metrics.threshold import choose_threshold
 from brainseg_cli.models.build import build_model, check_trainable, count_parameters
 from brainseg_cli.models.bundle import load_bundle, save_bundle, write_info
-from brainseg_cli.models.devices import choose_device, choose_precision, describe_device, deterministic
+from brainseg_cli.models.devices import choose_precision, describe_device, deterministic
 from brainseg_cli.models.locate import BundleInfo
 from brainseg_cli.models.network import TorchNetwork
-from brainseg_cli.models.segmenter import Segmenter, apply_threshold
+from brainseg_cli.models.segmenter import Segmenter
 from brainseg_cli.training.distributed import World, join
 from brainseg_cli.training.engine import THRESHOLD, Engine, Observer
 from brainseg_cli.training.faults import explaining
@@ -36,10 +33,8 @@ from brainseg_cli.training.loader import find_smallest_batch
 from brainseg_cli.training.measure import sweep_thresholds
 from brainseg_cli.training.run_folder import RunFolder, RunInfo
 from brainseg_cli.training.state import TrainingState, load_newest, save_state
-from brainseg_cli.types import Progress, no_progress
 
 MAX_WORKERS = 8
-SHEET_SLICES = 3
 
 
 @dataclass(frozen=True)
@@ -285,52 +280,6 @@ def _choose_threshold(run: RunFolder, dataset: Dataset, device: torch.device, ob
         return
     run.write_thresholds(rows)
     write_info(run.model, info.model_copy(update={"threshold": chosen, "threshold_from": "val"}))
-
-
-def draw_run_figures(
-    path: Path, *, dataset_path: Path | None = None, device_name: str = "auto", progress: Progress = no_progress
-) -> list[Path]:
-    """Overlays of the best, the median and the worst patient of the run's report, each on its slices with the
-    most reference tumour: figures/overlay-best.png and so on, and figures/overlays.png with one of each.
-
-    Patients without tumour have no dice and are left out; no such patient, no figure. InputError where the
-    run has no report yet.
-    """
-    run = RunFolder(path)
-    info = run.read_info()
-    patients = run.read_report("patients.csv").dropna(subset="dice").sort_values("dice", kind="stable")
-    patients = patients[patients["reference_px"] > 0]
-    if patients.empty:
-        return []
-    measured = run.read_report("slices.csv").set_index("image")
-    dataset = run.load_dataset(dataset_path, verify=False)
-    model, bundle = load_bundle(path)
-    network = TorchNetwork(model, bundle.preprocess, len(bundle.channel_names), choose_device(device_name))
-    segmenter = Segmenter(network)
-    places = {"best": -1, "median": (len(patients) - 1) // 2, "worst": 0}
-    written, firsts = [], []
-    for done, (name, place) in enumerate(places.items(), 1):
-        patient = patients.iloc[place]
-        of_patient = dataset.slices[dataset.slices["patient_id"] == patient["patient_id"]]
-        of_patient = of_patient[of_patient["image"].isin(measured.index)]
-        chosen = of_patient.sort_values("tumour_px", ascending=False, kind="stable").head(SHEET_SLICES)
-        figures = []
-        for row in sorted(chosen.index):
-            image = dataset.image(row)
-            mask = apply_threshold(segmenter.predict_probs([image])[0], bundle.threshold)
-            score = measured.loc[chosen.loc[row, "image"], "dice"]
-            title = (
-                f"{name}: {patient['patient_id']} dice {patient['dice']:.3f}, "
-                f"slice {chosen.loc[row, 'slice_index']} dice {score:.3f}" + (" LEAKY" if info.leaky else "")
-            )
-            figures.append(draw_overlay(image, mask, dataset.mask(row), title=title))
-        target = run.figures / f"overlay-{name}.png"
-        write_image(target, draw_sheet(figures, columns=len(figures)))
-        written.append(target)
-        firsts.append(figures[sorted(chosen.index).index(chosen.index[0])])
-        progress(done, len(places), "drawing overlays")
-    write_image(run.figures / "overlays.png", draw_sheet(firsts, columns=len(firsts)))
-    return [*written, run.figures / "overlays.png", run.figures / "curves.png"]
 
 
 def _refuse_existing(out: Path, *, overwrite: bool) -> None:

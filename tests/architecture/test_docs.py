@@ -85,3 +85,13 @@ def test_every_preset_makes_a_network(name: str) -> None:
     model = build_model(config.model, 3).eval()
     with torch.inference_mode():
         assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)
+
+
+def test_every_promise_names_a_test_there_is() -> None:
+    """docs/reliability.md: `tests/....py::name`, and `::name` in the file named before it."""
+    path, promises = "", 0
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)?::(\w+)`", (TOP / "docs" / "reliability.md").read_text()):
+        path = file or path
+        assert f"\ndef {name}(" in (TOP / path).read_text(encoding="utf-8"), f"{path}::{name}"
+        promises += 1
+    assert promises > 40

@@ -21,10 +21,11 @@ from benchmarks.timing import write_results
 from brainseg_cli import prepare
 from brainseg_cli.config import load_config
 from brainseg_cli.data.manifest import load_dataset
+from brainseg_cli.errors import Interrupted
 from brainseg_cli.evaluate import conclude, measure_run, write_report
 from brainseg_cli.io.images import write_image, write_mask
 from brainseg_cli.io.sources import Request, open_inputs
-from brainseg_cli.models.ensemble import load_ensemble
+from brainseg_cli.models.ensemble import open_ensemble
 from brainseg_cli.models.runtimes import Choice
 from brainseg_cli.overlay import Look, Places, Sources, overlay
 from brainseg_cli.predict import plan as planning
@@ -110,7 +111,7 @@ def _do_round(folder: Path, split: Path, number: int) -> None:
     with prepare.new_dataset(dataset, overwrite=True) as aside:
         prepare.complete_dataset(prepare.check(source, split=str(split), into=aside), aside)
     config = load_config("fast", overrides=SETTINGS | {"train.seed": number})
-    with suppress(KeyboardInterrupt):
+    with suppress(Interrupted):
         train(dataset, trained, config, Stopping(), device_name="cpu", overwrite=True)
     resume(trained, Going(), device_name="cpu")
     write_report(conclude(measure_run(trained)), trained / "report", overwrite=True)
@@ -130,7 +131,7 @@ def _do_round(folder: Path, split: Path, number: int) -> None:
 def _predict(request: Request, stdin: bytes, trained: Path, masks: Path) -> None:
     places = planning.Places(masks, overwrite=True)
     plan = planning.make_plan(open_inputs(request, io.BytesIO(stdin)), [trained], places, Settings())
-    with closing(segment(plan, load_ensemble(plan.bundles, Choice("auto", "cpu", "auto")))) as outcomes:
+    with closing(segment(plan, open_ensemble(plan.bundles, Choice("auto", "cpu", "auto")))) as outcomes:
         for outcome in outcomes:
             if outcome.record["status"] != "ok":
                 raise RuntimeError(outcome.record["error"])

@@ -75,9 +75,9 @@ def hidden(folder: Path) -> list[str]:
 
 
 def same(folder: Path) -> dict[str, bytes]:
-    """What comes out the same each time. A run's tables and log tell times, its report's page too."""
+    """What comes out the same each time. A run's timings and log tell times, its report's page too."""
     told = tree(folder)
-    timed = ("metrics.csv", "train.log", "run.json", ".html", "summary.json", ".md", ".png", ".pt", ".onnx")
+    timed = ("timings.csv", "train.log", "run.json", ".html", "summary.json", ".md", ".png", ".pt", ".onnx")
     if "out/run.json" in told:
         return {name: content for name, content in told.items() if not name.endswith(timed)}
     return {name: content.replace(os.fsencode(folder), b"") for name, content in told.items() if ".onnx" not in name}

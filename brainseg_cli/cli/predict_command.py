@@ -1,5 +1,6 @@
 """brainseg predict."""
 
+import os
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -172,8 +173,9 @@ def predict_command(
     for path in model if "-" in (files_from, files0_from) else ():
         find_bundles(path)  # one that is not there is told of before a list on stdin is waited for
     if not dry_run:
-        for folder in {place.resolve() for place in (out, probabilities) if place not in (None, STDOUT)}:
-            context.with_resource(lock(folder, "predict", share=request.shard and request.shard.name))
+        places = [place for place in (out, probabilities) if place is not None and place != STDOUT]
+        for folder in {os.path.realpath(place) for place in places}:
+            context.with_resource(lock(Path(folder), "predict", share=request.shard and request.shard.name))
     plan = make_plan(
         open_inputs(request, open_stdin()),
         model,

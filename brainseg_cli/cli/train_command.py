@@ -168,13 +168,18 @@ def train_command(
     console.say(f"best epoch {result.best_epoch} of {result.epochs}; measuring it")
     told = "interrupted; it is trained, the report is not made"
     resuming = RunFolder(out).resuming
-    with _telling_how_to_go_on(out, told), telling(out, then=resuming), console.progress() as progress:
+    with (
+        _telling_how_to_go_on(out, told),
+        telling(out, then=resuming),
+        lock(out, "train", then=resuming),
+        console.progress() as progress,
+    ):
         evaluation = conclude(
             measure_run(
                 out,
                 dataset_path=dataset,
                 device_name=device,
-                verify=not no_verify,
+                verify=False,
                 tell=console.say,
                 progress=progress,
             )

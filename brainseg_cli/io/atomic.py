@@ -121,11 +121,16 @@ def write_bytes(path: Path, data: bytes, *, sync: bool = False) -> None:
 def write_together(folder: Path, files: Mapping[str, bytes], *, sync: bool = False) -> None:
     """Write files that belong together, by name, into `folder`: none takes its place before all are written.
 
-    The first to be named is the last to take its own. `sync` as in `atomic_path`.
+    The first to be named is the last to take its own. With `sync` all are on the disk before the first does.
     """
     with ExitStack() as written:
         for name, data in files.items():
-            written.enter_context(atomic_path(folder / name, sync=sync)).write_bytes(data)
+            aside = written.enter_context(atomic_path(folder / name))
+            aside.write_bytes(data)
+            if sync:
+                sync_file(aside)
+    if sync:
+        sync_folder(folder)
 
 
 def encode_text(text: str) -> bytes:

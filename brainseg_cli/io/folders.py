@@ -26,7 +26,7 @@ def atomic_folder(path: Path, command: str, *, overwrite: bool = False) -> Itera
     the system can do that, and else a kill between the two steps is made good by who writes there next, who also
     takes away what it left. The folders around it are made, and taken away again on an exception.
     """
-    real = path.resolve()  # a link stays one, and what it points at is replaced
+    real = Path(os.path.realpath(path))  # a link stays one, and what it points at is replaced
     with lock(real, command):
         former = name_aside(real, "old")
         _mend(real, former)

@@ -165,7 +165,7 @@ def _decode(data: bytes, where: Path | str) -> np.ndarray:
         raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise InputError(f"cannot be decoded as an image: {error.err or error}", where=where) from None
-    if raw is None or raw.shape[:2] != (header.height, header.width):
+    if raw is None or sorted(raw.shape[:2]) != sorted((header.height, header.width)):  # a TIFF may be turned
         told = "cannot be decoded as an image: it is damaged, or of a kind that is not read"
         raise InputError(told, where=where, hint=str(header))
     if raw.ndim == 2:

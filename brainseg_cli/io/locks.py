@@ -9,7 +9,8 @@ Processes that are forked meanwhile let go of it at once: it does not outlive th
 
 Where no file can be made beside the output (a mount in a closed folder) the folder itself is locked, and nobody named;
 where that is not there either, nothing can be written. Over NFS flock is a lock of the server's, and holds between
-machines as far as theirs are set up to. Where the disk knows no locks, and on Windows, nothing is locked.
+machines as far as theirs are set up to. Where the disk knows no locks, over NFS where the file is another user's, and
+on Windows, nothing is locked.
 """
 
 import errno
@@ -20,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from brainseg_cli.errors import BusyError
+from brainseg_cli.errors import BusyError, OutputExistsError
 from brainseg_cli.io.atomic import AGAIN, name_aside, telling
 
 try:
@@ -28,7 +29,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL, errno.EBADF)
+"""Where the disk knows no locks; the last over NFS, of a file that could be opened to be read alone."""
 MOST_BYTES = 4096
 _held: set[int] = set()
 
@@ -45,6 +47,8 @@ def lock(
     and taken away again where nothing came into them.
     """
     path = Path(os.path.realpath(path))
+    if not path.name:
+        raise OutputExistsError("is no place for a result", where=path, hint="give another -o")
     if fcntl is None:
         yield
         return
@@ -101,6 +105,9 @@ def _take(file: Path, path: Path, mode: int) -> tuple[Path, int]:
             raise BusyError(told, where=path, hint="wait for it, or give another -o") from None
         except OSError as error:
             if error.errno in NO_LOCKS:
+                if place == file:
+                    with suppress(OSError):  # it means nothing there
+                        file.unlink()
                 return place, descriptor
             os.close(descriptor)
             raise

@@ -1,6 +1,5 @@
 """A zip read entry by entry, within bounds that are checked before anything is unpacked, and never unpacked to disk."""
 
-import lzma
 import stat
 import threading
 import zipfile
@@ -14,7 +13,7 @@ from brainseg_cli.io.images import is_image_name, most_encoded
 from brainseg_cli.types import ZipBounds
 
 UNREADABLE = (
-    OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+    OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What zipfile raises for damage, passwords and methods it does not know."""
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -44,7 +43,8 @@ class Zip:
             raise InputError(f"cannot be read as a zip: {error}", where=path) from None
         listed = self._archive.infolist()
         if len(listed) > bounds.entries:
-            raise _too_many(path, bounds.entries)
+            told = f"has more than {bounds.entries} entries"
+            raise InputError(told, where=path, hint="--max-zip-entries raises the bound")
         if _overlap(listed):
             raise InputError("is a zip bomb: entries share bytes", where=path)
         self.entries: dict[str, zipfile.ZipInfo] = {}
@@ -76,15 +76,12 @@ class _Listing(FileIO):
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self.most is not None and size is not None and size > self.most:
-            raise _too_many(Path(str(self.name)), self.most // LISTED_BYTES)
+            told = f"has a list of contents of {size} bytes, more than {self.most}"
+            raise InputError(told, where=str(self.name), hint="--max-zip-entries raises the bound")
         return super().read(size) or b""
 
     def __del__(self) -> None:
         self.close()  # as zipfile does with a file that it opened itself
-
-
-def _too_many(path: Path, most: int) -> InputError:
-    return InputError(f"has more than {most} entries", where=path, hint="--max-zip-entries raises the bound")
 
 
 def _is_wanted(entry: zipfile.ZipInfo) -> bool:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from brainseg_cli.errors import BrainsegError
+from brainseg_cli.io.atomic import sync_file, sync_folder
 from brainseg_cli.io.inputs import is_there
 from brainseg_cli.models.exported import import_runtime
 from brainseg_cli.models.locate import Bundle
@@ -84,10 +85,10 @@ def write_aside(folder: Path) -> Iterator[Path]:
 def move(files: list[Path], folder: Path) -> None:
     """Each to its name in `folder`, in the place of what is there, once all are on the disk."""
     for file in files:
-        with file.open("rb+") as written:
-            os.fsync(written.fileno())
+        sync_file(file)
     for file in files:
         file.replace(folder / file.name)
+    sync_folder(folder)
 
 
 def _list_places(folder: Path) -> list[Path]:

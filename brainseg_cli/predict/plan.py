@@ -14,6 +14,7 @@ from brainseg_cli.io.images import ARRAY_SUFFIX, MASK_SUFFIXES, read_encoded
 from brainseg_cli.io.inputs import Input, is_there
 from brainseg_cli.io.outputs import TEMPLATE, Claims, Guard, Naming, drop_suffix
 from brainseg_cli.io.sources import Inputs, Shard
+from brainseg_cli.models.ensemble import mean_threshold
 from brainseg_cli.models.locate import Bundle, find_bundles, open_bundles
 from brainseg_cli.predict.recorded import find_recorded
 from brainseg_cli.predict.settings import Settings, tell_provenance
@@ -129,8 +130,9 @@ def make_plan(
     if places.folder is not None:
         check_absent(places.name_lines("predictions"), overwrite=places.overwrite or places.resume)
     bundles = open_bundles(models, verify=verify)
-    thresholds = [bundle.info.threshold for bundle in bundles]
-    threshold = sum(thresholds) / len(thresholds) if settings.threshold is None else settings.threshold
+    threshold = settings.threshold
+    if threshold is None:
+        threshold = mean_threshold([bundle.info for bundle in bundles])
     return Plan(inputs, places, settings, bundles, threshold, planner)
 
 

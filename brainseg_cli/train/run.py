@@ -15,9 +15,9 @@ from torch import nn
 from brainseg_cli import __version__
 from brainseg_cli.config import DEFAULT_PRESET, Config
 from brainseg_cli.data.manifest import Dataset, load_dataset
-from brainseg_cli.errors import InputError, Interrupted, OutputExistsError, UsageError
+from brainseg_cli.errors import DiskError, InputError, Interrupted, OutputExistsError, UsageError
 from brainseg_cli.figures.curves import draw_curves
-from brainseg_cli.io.atomic import check_absent, remove, telling
+from brainseg_cli.io.atomic import check_absent, find_remedy, remove, telling
 from brainseg_cli.io.locks import lock
 from brainseg_cli.metrics.threshold import choose_threshold
 from brainseg_cli.models.build import build_model, check_trainable, count_parameters
@@ -301,15 +301,21 @@ def _writing(run: RunFolder, world: World) -> Iterator[None]:
     if not world.leads:
         yield
         return
-    with lock(run.path, "train"), telling(run.path, then=run.resuming):
-        yield
+    with lock(run.path, "train"):
+        try:
+            yield
+        except OSError as error:  # any other than a disk's is told as it is
+            if (hint := find_remedy(error, run.resuming)) is None:
+                raise
+            told = f"cannot be written: {error.strerror or error}"
+            raise DiskError(told, where=error.filename or run.path, hint=hint) from None
 
 
 def _begin(run: RunFolder, config: Config, info: RunInfo, dataset: Dataset) -> None:
     """Make the folder a run that has not trained yet; where that cannot be written whole, nothing of it is left."""
-    run.clear()
     try:
         with telling(run.path):
+            run.clear()
             run.write_start(config, info, dataset)
     except BaseException:
         for path in (run.info, run.config, run.split):

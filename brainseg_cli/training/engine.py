@@ -115,9 +115,7 @@ class Engine:
         train, state = self.config.train, self.state
         self._save = save
         if state.best and self.world.leads:
-            best = copy.deepcopy(self.final_model)
-            best.load_state_dict(state.best)
-            keep_best(best, state.rows[state.best_epoch - 1])
+            keep_best(self._rebuild_best(), state.rows[state.best_epoch - 1])
         with self._interrupts:
             try:
                 while state.epoch < train.epochs and not state.stopped_early:
@@ -137,6 +135,11 @@ class Engine:
                 f"stopped after epoch {state.epoch}: no better val dice for {train.patience} epochs"
             )
         return state
+
+    def _rebuild_best(self) -> nn.Module:
+        best = copy.deepcopy(self.final_model)
+        best.load_state_dict(self.state.best)
+        return best
 
     def _end_epoch(
         self, row: dict[str, float], seconds: float, keep_best: Callable[[nn.Module, dict[str, float]], None]
@@ -289,10 +292,6 @@ class Engine:
         found, truth = logits > 0, reference > 0.5  # a logit of 0 is a probability of 0.5
         tp, fp, fn = (found & truth).sum(), (found & ~truth).sum(), (~found & truth).sum()
         return torch.stack([tp, fp, fn, truth.numel() - tp - fp - fn]).to(self._sums_device, torch.float64)
-
-    def _save_what_is_whole(self) -> None:
-        if self._whole and self.saved != (self.state.epoch, self.state.position):
-            self._save_state()
 
     def _save_state(self) -> None:
         self._check_finite()

@@ -6,6 +6,7 @@ last.pt is the newest state. previous.pt is the one before, in place until the n
 import hashlib
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,8 @@ def load_newest(path: Path, tell: Callable[[str], object]) -> TrainingState | No
     except InputError:
         told = f"{fault.what}, and {previous.name} beside it cannot be used either"
         raise InputError(told, where=path, hint=BEGIN_ANEW) from None
+    with suppress(OSError):  # else the next save would put it in the place of the whole one
+        path.unlink(missing_ok=True)
     tell(f"{path}: {fault.what}; going on from the state before it, {previous.name}")
     return state
 

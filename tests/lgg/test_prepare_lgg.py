@@ -5,7 +5,6 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from brainseg_cli.data.manifest import load_dataset
@@ -105,4 +104,4 @@ def test_the_archive_that_holds_everything_twice(lgg: Path, tmp_path: Path) -> N
     same = ["patient_id", "slice_index", "tumour_px", "sha256", "split"]
     assert dataset.slices[same].equals(unpacked.slices[same])
     assert dataset.info.content_hash == unpacked.info.content_hash
-    assert int(np.sum(dataset.masks)) == dataset.slices["tumour_px"].sum()
+    assert [int(dataset.mask(row).sum()) for row in range(files // 2)] == dataset.slices["tumour_px"].tolist()

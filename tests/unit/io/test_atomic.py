@@ -18,6 +18,7 @@ from brainseg_cli.io.atomic import (
     write_bytes,
     write_json,
     write_text,
+    write_together,
 )
 
 
@@ -148,3 +149,25 @@ def test_check_absent(tmp_path: Path) -> None:
         check_absent(path, overwrite=True)
         with pytest.raises(OutputExistsError, match=r"already there.*--overwrite"):
             check_absent(path, overwrite=False)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_what_belongs_together_is_on_the_disk_before_any_of_it_takes_its_place(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quota over a network is told of when a file is synced, and not before."""
+    old, new = ({name: f"{age} {name}".encode() for name in ("a", "b", "c")} for age in ("old", "new"))
+    write_together(tmp_path, old)
+    sync, synced = os.fsync, []
+
+    def fail(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) == number:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError) as caught:
+        write_together(tmp_path, new, sync=True)
+    assert Path(caught.value.filename) == tmp_path / "abc"[number - 1]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from brainseg_cli.errors import BrainsegError, BusyError
+from brainseg_cli.errors import BrainsegError, BusyError, OutputExistsError
 from brainseg_cli.io import locks
 from brainseg_cli.io.atomic import name_aside
 from brainseg_cli.io.locks import lock
@@ -194,5 +194,9 @@ def test_a_disk_without_locks_locks_nothing(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
     with lock(tmp_path / "out", "train"):
         assert is_free(tmp_path / "out")
-    monkeypatch.undo()
-    assert is_free(tmp_path / "out") and list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_root_of_all_is_no_place_for_a_result() -> None:
+    with pytest.raises(OutputExistsError, match="is no place for a result"), lock(Path("/"), "eval"):
+        pass

@@ -125,9 +125,7 @@ def test_a_bundle_that_is_read_only_has_its_export_in_the_users_cache(
     assert len(exports) == 1
 
 
-def test_what_nobody_uses_any_more_leaves_the_users_cache(
-    copied: Path, info: BundleInfo, exports: list[Path], tmp_path: Path
-) -> None:
+def test_what_nobody_uses_any_more_leaves_the_users_cache(copied: Path, exports: list[Path], tmp_path: Path) -> None:
     place, long_ago = tmp_path / "user" / "brainseg", time.time() - UNUSED_S - 60
     place.mkdir(parents=True)
     seal(copied / "cache")
@@ -136,9 +134,9 @@ def test_what_nobody_uses_any_more_leaves_the_users_cache(
         (place / name).touch()
         os.utime(place / name, (long_ago, long_ago))
     assert find_exports(copied, names[0]) == [place / names[0]]
-    open_network(copied, info, BY_ONNX)
+    open_network(open_bundle(copied), BY_ONNX)
     assert sorted(path.name for path in place.iterdir()) == sorted(
-        [names[0], names[2], name_export(copied, info, "onnx")]
+        [names[0], names[2], name_export(open_bundle(copied), "onnx")]
     )
 
 

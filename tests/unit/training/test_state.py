@@ -146,6 +146,7 @@ def test_from_a_damaged_state_it_goes_back_to_the_one_before(
     assert before is not None and before.epoch == 1
     (line,) = told
     assert str(path) in line and "previous.pt" in line and "\n" not in line
+    assert not path.exists()  # the next save would put what is damaged in the place of what is whole
     damage(tmp_path / "previous.pt", "cut off")
     with pytest.raises(InputError, match=r"last\.pt: .*previous\.pt.*--overwrite begins anew") as caught:
         load_newest(path, pytest.fail)

@@ -125,11 +125,16 @@ def test_whichever_write_fails(
                 assert hidden(place) == []
             if verb == "train" and (place / "out" / "state" / "last.pt").exists():
                 assert f"brainseg train --resume -o {place / 'out'}" in told
-                load_bundle(place / "out")
+                if (
+                    number == errno.ENOSPC
+                ):  # a broken disk may stop between a bundle's names
+                    load_bundle(place / "out")
             go_on = ("train", "--resume", "-o", place / "out", "-q", "--device", "cpu")
             ended = brainseg(*(go_on if "--resume -o" in told else command.again))
             if number == errno.EIO and "--overwrite replaces it" in ended.err:  # it stopped between two of its files
                 ended = brainseg(*command.again, "--overwrite")
             assert ended.code == 0, (first, told, ended.err)
+            if verb == "train":
+                load_bundle(place / "out")
         assert same(place) == same(whole), first
         shutil.rmtree(place)

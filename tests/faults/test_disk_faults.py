@@ -125,9 +125,7 @@ def test_whichever_write_fails(
                 assert hidden(place) == []
             if verb == "train" and (place / "out" / "state" / "last.pt").exists():
                 assert f"brainseg train --resume -o {place / 'out'}" in told
-                if (
-                    number == errno.ENOSPC
-                ):  # a broken disk may stop between a bundle's names
+                if number == errno.ENOSPC:  # a broken disk may stop between a bundle's names
                     load_bundle(place / "out")
             go_on = ("train", "--resume", "-o", place / "out", "-q", "--device", "cpu")
             ended = brainseg(*(go_on if "--resume -o" in told else command.again))

@@ -317,7 +317,7 @@ def _begin(run: RunFolder, config: Config, info: RunInfo, dataset: Dataset) -> N
         with telling(run.path):
             run.clear()
             run.write_start(config, info, dataset)
-    except BaseException:
+    except BaseException:  # an interrupt too: half a start is no run
         for path in (run.info, run.config, run.split):
             with suppress(OSError):
                 remove(path)

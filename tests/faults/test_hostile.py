@@ -150,3 +150,15 @@ def test_a_report_of_hostile_names_is_text(brainseg: Brainseg, phantom: Path, tm
     tags = Tags()
     tags.feed(page)
     assert (tags.scripts, tags.images, tags.handlers) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("verb", ["prepare", "predict"])
+def test_an_output_that_is_a_link_to_itself_is_told(
+    verb: str, brainseg: Brainseg, phantom: Path, run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    model = ["-m", run, "--device", "cpu"] if verb == "predict" else []
+    ended = brainseg(verb, phantom, *model, "-o", tmp_path / "loop", "-q")
+    (told,) = [line for line in ended.err.splitlines() if not line.startswith("warning: ")]
+    assert ended.code == 1 and told.startswith(f"error: {tmp_path / 'loop'}: "), ended
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]

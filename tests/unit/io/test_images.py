@@ -1,11 +1,13 @@
 """Images and masks from bytes to arrays and back, and what is said of bytes that are neither."""
 
+import io
 import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image as PILImage
 
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.images import (
@@ -166,3 +168,11 @@ def test_pipes_and_devices_are_not_waited_for_and_no_file_is_read_without_end(tm
         file.truncate(1 << 40)
     with pytest.raises(InputError, match="has 1099511627776 bytes, more than the"):
         read_image(tmp_path / "sparse.png")
+
+
+def test_a_tiff_that_is_to_be_turned_is_turned(rng: np.random.Generator) -> None:
+    """Orientation 6, as a scanner's software may write it: what is first a row is a column."""
+    pixels = rng.integers(0, 256, (40, 56), np.uint8)
+    buffer = io.BytesIO()
+    PILImage.fromarray(pixels).save(buffer, "TIFF", tiffinfo={274: 6})
+    np.testing.assert_array_equal(decode_image(buffer.getvalue(), "turned.tif")[..., 0], np.rot90(pixels, -1))

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,3 +137,40 @@ def test_whichever_write_fails(
                 load_bundle(place / "out")
         assert same(place) == same(whole), first
         shutil.rmtree(place)
+
+
+FULL = {"prepare": "100k", "train": "400k", "eval": "40k", "overlay": "40k", "export": "100k"}
+"""Of a disk: room to begin, and not to end. predict has tests of its own."""
+
+
+@pytest.mark.parametrize("verb", list(FULL))
+def test_a_disk_that_is_full_and_then_is_not(
+    verb: str, brainseg: Program, commands: Any, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    disk = small_disk(f"size={FULL[verb]}")
+    command = commands(verb, disk)
+    ended = brainseg(*command.arguments)
+    told = check_told(ended, errno.ENOSPC, disk)
+    assert hidden(disk) == []
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True, timeout=30)
+    go_on = ("train", "--resume", "-o", disk / "out", "-q", "--device", "cpu")
+    ended = brainseg(*(go_on if "--resume -o" in told else command.again))
+    assert ended.code == 0, (told, ended.err)
+    assert hidden(disk) == []
+
+
+@pytest.mark.parametrize("verb", list(FULL))
+def test_a_disk_that_is_read_only_keeps_what_it_has(
+    verb: str, brainseg: Program, commands: Any, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    disk = small_disk("size=64m")
+    command = commands(verb, disk)
+    assert brainseg(*command.arguments).code == 0
+    before = tree(disk)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True, timeout=30)
+    check_told(brainseg(*command.arguments, "--overwrite"), errno.EROFS, disk)
+    assert tree(disk) == before

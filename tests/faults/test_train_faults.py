@@ -33,7 +33,15 @@ from brainseg_cli.cli.app import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
 run, signals, moments, arguments = Path(sys.argv[1]), json.loads(sys.argv[2]), random.Random(sys.argv[3]), sys.argv[4:]
 state = run / "state" / "last.pt"
-stamp = lambda: state.stat().st_mtime_ns if state.exists() else 0
+
+
+def stamp():
+    try:
+        return state.stat().st_mtime_ns
+    except FileNotFoundError:  # for a moment it is the one before, and the newest has no name yet
+        return 0
+
+
 for number in signals:
     child = os.fork()
     if not child:

@@ -85,12 +85,12 @@ def same(folder: Path) -> dict[str, bytes]:
 
 
 STEPS = {"prepare": 1, "train": 9, "predict": 3, "eval": 1, "overlay": 2, "export": 4}
-"""Each operation of the command fails once, or each of so many; in the plain suite every fourth of these."""
+"""Each operation of the command fails once, or each of so many; in the plain suite every eighth of these."""
 
 
 @pytest.mark.parametrize("verb", list(STEPS))
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-@pytest.mark.parametrize("apart", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("apart", [8, pytest.param(1, marks=pytest.mark.slow)])
 def test_whichever_write_fails(
     brainseg: Program,
     commands: Any,

@@ -4,6 +4,7 @@ Precedence, lowest first: the sections' defaults, a preset, a config file, `--se
 that stand for one. What the machine decides (device, workers) is not configuration and not here.
 """
 
+import difflib
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -227,5 +228,14 @@ def _validate(values: dict[str, Any], error_type: type[InputError | UsageError],
 def _tell(error: Any) -> str:
     key = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        return f"{key}: is no setting"
+        return f"{key}: is no setting{_suggest(key)}"
     return f"{key}: {str(error['msg']).removeprefix('Value error, ').lower()}, not {error['input']!r}"
+
+
+def _suggest(key: str) -> str:
+    """`; did you mean optimizer.lr?` for `lr` or `optimizer.lrr`; nothing where nothing is near."""
+    settings = [f"{section}.{name}" for section, part in Config() for name in type(part).model_fields]
+    near = [each for each in settings if each.endswith(f".{key}")] or difflib.get_close_matches(
+        key, settings if "." in key else list(Config.model_fields), 1
+    )
+    return f"; did you mean {near[0]}?" if near else ""

@@ -67,3 +67,8 @@ class Interrupted(BrainsegError):
     """A SIGINT or SIGTERM came; what was done is kept, and the hint says how to go on."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+def count(number: int, noun: str) -> str:
+    """`1 file`, `2 files`: a number of things whose plural ends in s."""
+    return f"{number} {noun}" + ("s" if number != 1 else "")

@@ -20,15 +20,14 @@ from brainseg_cli.data.checks import (
     read_pair,
 )
 from brainseg_cli.data.layouts import pair_files
-from brainseg_cli.data.manifest import COLUMNS, PARTS, ChannelStats, DatasetInfo
+from brainseg_cli.data.manifest import COLUMNS, ChannelStats, DatasetInfo, write_info
 from brainseg_cli.data.splits import DEFAULT_SPLIT, SPLITS, Split, assign_split, hash_split
-from brainseg_cli.errors import InputError, OutputExistsError
+from brainseg_cli.errors import InputError, OutputExistsError, count
 from brainseg_cli.io.archives import Source, open_source
-from brainseg_cli.io.atomic import check_absent, write_json, write_text
+from brainseg_cli.io.atomic import check_absent, write_text
 from brainseg_cli.io.folders import atomic_folder
 from brainseg_cli.io.reading import Reading
 from brainseg_cli.io.rows import RowsWriter
-from brainseg_cli.io.sums import hash_files
 from brainseg_cli.types import Image, Layout, Mask, Progress, ZipBounds, no_progress
 
 LGG_CHANNELS = ["pre-contrast", "FLAIR", "post-contrast"]
@@ -164,9 +163,7 @@ def complete_dataset(
     if preparation.arrays_in != folder:
         _write_arrays(preparation, folder, workers=workers, progress=progress)
     write_text(folder / "slices.csv", preparation.slices.to_csv(index=False))
-    info = preparation.info.model_copy(update={"sha256": hash_files(folder, PARTS)})
-    write_json(folder / "dataset.json", info.model_dump(mode="json"))
-    return info
+    return write_info(folder, preparation.info)
 
 
 def check_writable(out: Path, *, overwrite: bool) -> None:
@@ -223,7 +220,9 @@ def _count_workers(workers: int | None) -> int:
 def _check_sound(preparation: Preparation) -> None:
     if preparation.errors:
         first, more = preparation.errors[0], len(preparation.errors) - 1
-        raise InputError(first + (f" (and {more} more problems)" if more else ""), hint="--check lists them all")
+        raise InputError(
+            first + (f" (and {count(more, 'more problem')})" if more else ""), hint="--check lists them all"
+        )
 
 
 def _write_arrays(preparation: Preparation, folder: Path, *, workers: int | None, progress: Progress) -> None:

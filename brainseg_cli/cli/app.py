@@ -6,9 +6,12 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from brainseg_cli import __version__
 from brainseg_cli.cli.console import Console
@@ -19,8 +22,25 @@ from brainseg_cli.cli.overlay_command import overlay_command
 from brainseg_cli.cli.predict_command import predict_command
 from brainseg_cli.cli.prepare_command import prepare_command
 from brainseg_cli.cli.train_command import train_command
-from brainseg_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, BrainsegError
+from brainseg_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, BrainsegError, UsageError
 from brainseg_cli.io.atomic import find_remedy
+from brainseg_cli.io.headers import read_max_pixels
+
+
+class _Command(TyperCommand):
+    """One that does not take the empty text of an unset variable, `-o "$OUT"`, for the folder it is called in."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = ["", *args]
+        rest = super().parse_args(ctx, args)
+        names = {option: parameter.name for parameter in self.params for option in parameter.opts}
+        for before, text in pairwise(given):
+            option = before if text == "" else text[:-1] if text.endswith("=") else ""
+            value = ctx.params.get(names.get(option))
+            if any(isinstance(each, Path) for each in (value if isinstance(value, (list, tuple)) else [value])):
+                raise UsageError(f"{option} is given an empty name")
+        return rest
+
 
 app = typer.Typer(
     name="brainseg",
@@ -42,7 +62,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for _name, _command in COMMANDS.items():
     # the lines of a docstring are the editor's, those of --help the terminal's
     _paragraphs = inspect.cleandoc(_command.__doc__ or "").split("\n\n")
-    app.command(_name, help="\n\n".join(" ".join(text.split()) for text in _paragraphs))(_command)
+    app.command(_name, help="\n\n".join(" ".join(text.split()) for text in _paragraphs), cls=_Command)(_command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,6 +82,8 @@ def _root(
 ) -> None:
     if debug:
         os.environ["BRAINSEG_DEBUG"] = "1"
+    # OpenCV has a bound of its own, 2**30, which it reads when it is loaded; where ours is higher, ours holds
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(max(read_max_pixels(), 1 << 30)))
 
 
 def main() -> None:
@@ -70,6 +92,8 @@ def main() -> None:
         warnings.simplefilter("ignore")  # of libraries, about themselves: nothing a user can act on
     # a batch system says SIGTERM: what holds for an interrupt, whole files and how to go on, holds for it
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if callable(signal.getsignal(signal.SIGINT)):  # not where it was started with it ignored, in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         app(prog_name="brainseg")
     except BrainsegError as error:

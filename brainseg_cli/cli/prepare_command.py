@@ -10,7 +10,7 @@ import typer
 from brainseg_cli.cli.console import Console, emit, emit_json
 from brainseg_cli.cli.demo import DEMO_FOLDER, write_demo
 from brainseg_cli.cli.options import AsJson, Out, Overwrite, PatientRegex, Quiet, Verbose, Workers
-from brainseg_cli.errors import EXIT_FAILED, EXIT_PARTIAL, InputError, UsageError
+from brainseg_cli.errors import EXIT_FAILED, EXIT_PARTIAL, InputError, UsageError, count
 from brainseg_cli.types import Layout, ZipBounds
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def prepare_command(
         if folder is not None:
             if preparation.errors:
                 raise InputError(
-                    f"{len(preparation.errors)} problems, named above; nothing was written",
+                    f"{count(len(preparation.errors), 'problem')}, named above; nothing was written",
                     where=chosen,
                     hint="mend them; --skip-bad leaves unreadable and unpaired files out",
                 )
@@ -112,7 +112,7 @@ def prepare_command(
     if preparation.errors:
         raise typer.Exit(EXIT_FAILED)
     if preparation.skipped:
-        console.warn(f"{preparation.skipped} files were left out")
+        console.warn(f"{count(preparation.skipped, 'file')} left out")
         raise typer.Exit(EXIT_PARTIAL)
 
 

@@ -113,6 +113,10 @@ def train_command(
         resolved = load_config(preset, config, overrides)
         if (dataset is None) != demo:
             raise UsageError("give a DATASET, or --demo" if dataset is None else "--demo makes its own dataset")
+    if dataset is not None:
+        from brainseg_cli.data.manifest import check_dataset
+
+        check_dataset(dataset)
     if is_under_torchrun() and (demo or devices > 1):
         raise UsageError(
             "torchrun starts its own processes: --devices and --demo are for brainseg alone",

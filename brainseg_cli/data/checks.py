@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainseg_cli.data.layouts import Pair
-from brainseg_cli.errors import InputError
+from brainseg_cli.errors import InputError, count
 from brainseg_cli.io.archives import Source
 from brainseg_cli.io.images import decode_image, decode_mask
 from brainseg_cli.io.reading import Reading
@@ -104,14 +104,16 @@ def find_problems(facts: Sequence[SliceFacts]) -> Findings:
         shown = ", ".join(f"{width}x{height}" for height, width in sorted(sizes)[:4])
         found.warnings.append(f"{len(sizes)} image sizes ({shown}); smaller ones are stored padded")
     if blank := [fact.pair.image for fact in facts if fact.blank]:
-        found.warnings.append(f"{_count(blank, 'blank image')}: {_some(blank)}")
+        found.warnings.append(f"{count(len(blank), 'blank image')}: {_some(blank)}")
     if marked := [fact.pair.mask for fact in facts if fact.blank and fact.tumour_px]:
-        found.warnings.append(f"{_count(marked, 'mask')} with tumour on a blank image: {_some(marked)}")
+        found.warnings.append(f"{count(len(marked), 'mask')} with tumour on a blank image: {_some(marked)}")
     visible = [fact for fact in facts if not fact.blank]
     for a, b in sorted({pair for fact in visible for pair in fact.equal_channels}):
         differ = {fact.pair.patient_id for fact in visible if (a, b) not in fact.equal_channels}
         if equal := sorted({fact.pair.patient_id for fact in visible} - differ):
-            found.warnings.append(f"channel {b} is a copy of channel {a} in {_count(equal, 'patient')}: {_some(equal)}")
+            found.warnings.append(
+                f"channel {b} is a copy of channel {a} in {count(len(equal), 'patient')}: {_some(equal)}"
+            )
     for group in _duplicates(facts):
         names = [fact.pair.image for fact in group]
         if len({fact.pair.patient_id for fact in group}) == 1:
@@ -167,10 +169,6 @@ def _duplicates(facts: Sequence[SliceFacts]) -> list[list[SliceFacts]]:
         if not fact.blank:
             groups.setdefault(fact.sha256, []).append(fact)
     return [group for group in groups.values() if len(group) > 1]
-
-
-def _count(items: Sequence[str], noun: str) -> str:
-    return f"{len(items)} {noun}" + ("s" if len(items) != 1 else "")
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

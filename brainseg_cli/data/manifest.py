@@ -12,18 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from brainseg_cli.data.splits import find_leaks, hash_split, resolve_fold
 from brainseg_cli.errors import InputError
-from brainseg_cli.io.contracts import Contract, read_contract
+from brainseg_cli.io.atomic import read_json, write_json
+from brainseg_cli.io.contracts import Contract, check_contract
 from brainseg_cli.io.rows import RowsReader
-from brainseg_cli.io.sums import check_sums, hash_files
+from brainseg_cli.io.sums import check_own_sum, check_sums, hash_files, with_own_sum
 from brainseg_cli.types import Image, Mask
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 COLUMNS = (
     "patient_id", "slice_index", "image", "mask", "height", "width", "tumour_px", "sha256", "split",
 )  # fmt: skip
 NUMBERS = ("slice_index", "height", "width", "tumour_px")
 Part = Literal["slices.csv", "images.npy", "masks.npy"]
 PARTS: tuple[Part, ...] = get_args(Part)
+ABOUT: Literal["dataset.json"] = "dataset.json"
 
 
 class ChannelStats(BaseModel):
@@ -61,8 +63,8 @@ class DatasetInfo(Contract):
     """Whether slices of one patient may stand on two sides. Said in everything made from this dataset."""
     patients_known: bool
     warnings: list[str]
-    sha256: dict[Part, str] = Field(default_factory=dict)
-    """Of each file beside it. A dataset of schema 1 has none."""
+    sha256: dict[Part | Literal["dataset.json"], str] = Field(default_factory=dict)
+    """Of each file beside it, and of this one. A dataset of schema 1 has none, one of schema 2 not the last."""
 
 
 @dataclass(frozen=True)
@@ -126,27 +128,46 @@ class Dataset:
         return hash_split(self.slices["image"].tolist(), self.slices["split"].tolist())
 
 
+def check_dataset(folder: Path) -> None:
+    """InputError where it is none, without reading it."""
+    if not (folder / ABOUT).exists():
+        raise InputError(f"is no dataset: it has no {ABOUT}", where=folder, hint="brainseg prepare makes one")
+
+
 def load_dataset(folder: Path, *, verify: bool = True) -> Dataset:
     """Open a dataset/ folder. InputError where it is not one, is newer than this program, or is inconsistent.
 
     With `verify` every file is hashed and held against dataset.json: what was damaged since is an InputError.
     """
-    path = folder / "dataset.json"
-    if not path.exists():
-        raise InputError("is no dataset: it has no dataset.json", where=folder, hint="brainseg prepare makes one")
+    check_dataset(folder)
+    path = folder / ABOUT
     for name in (path.name, *PARTS):
         if (folder / name).exists() and not (folder / name).is_file():  # a pipe would be waited for
             raise InputError("is not a file", where=folder / name)
-    info = read_contract(path, DatasetInfo)
+    told = read_json(path)
+    info = check_contract(told, DatasetInfo, path)
+    hint = "prepare it again, or copy it again; --no-verify reads it as it is"
+    if verify:
+        check_own_sum(path, told, hint=hint)
     slices = read_slices(folder / "slices.csv")
     if len(slices) != info.slices:
         raise InputError(f"has {len(slices)} rows, dataset.json says {info.slices}", where=folder / "slices.csv")
     if not info.leaky and (leaks := find_leaks(slices["patient_id"].tolist(), slices["split"].tolist())):
         raise InputError(f"puts {leaks[0]} in several splits, unmarked", where=folder / "slices.csv")
     if verify:
-        told = "prepare it again, or copy it again; --no-verify reads it as it is"
-        check_sums(folder, hash_files(folder, info.sha256), info.sha256, hint=told)
+        parts = [part for part in info.sha256 if part != ABOUT]
+        check_sums(folder, hash_files(folder, parts), info.sha256, hint=hint)
     return Dataset(folder, info, slices)
+
+
+def write_info(folder: Path, info: DatasetInfo) -> DatasetInfo:
+    """Write dataset.json and return what it holds: `info` with the hash of each file beside it, and of itself.
+
+    InputError where one of those is not there.
+    """
+    told = with_own_sum(info.model_dump(mode="json") | {"sha256": hash_files(folder, PARTS)}, ABOUT)
+    write_json(folder / ABOUT, told)
+    return DatasetInfo.model_validate(told)
 
 
 def read_slices(path: Path) -> pd.DataFrame:

@@ -45,7 +45,15 @@ def telling(path: Path, *, then: str = AGAIN) -> Iterator[None]:
         told = f"cannot be written: {error.strerror or error}"
         if (hint := find_remedy(error, then)) is not None:
             raise DiskError(told, where=path, hint=hint) from None
-        raise BrainsegError(told, where=path) from None
+        raise BrainsegError(told, where=path, hint=_find_obstacle(path) or "give another place") from None
+
+
+def _find_obstacle(path: Path) -> str | None:
+    """Why nothing can be made at `path`, where the nearest of its parents that is there tells."""
+    there = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not there.is_dir():
+        return f"{there} is no folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} is not yours to write in"
 
 
 @contextmanager

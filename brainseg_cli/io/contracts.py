@@ -36,4 +36,5 @@ def check_contract(value: Any, kind: type[AnyContract], path: Path) -> AnyContra
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(f"{key}: {first['msg'].lower()}", where=path) from None
+        told = f"{key}: {first['msg'].lower()}"
+        raise InputError(told, where=path, hint="it is damaged, or not what brainseg wrote") from None

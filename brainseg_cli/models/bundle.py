@@ -13,6 +13,7 @@ from torch import nn
 
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.atomic import encode_json, parse_json, write_bytes, write_together
+from brainseg_cli.io.sums import with_own_sum
 from brainseg_cli.models.build import describe_model, rebuild_model
 from brainseg_cli.models.locate import BUNDLE_FILES, BUNDLE_SCHEMA, Bundle, BundleInfo, find_bundle, open_bundle
 
@@ -22,7 +23,7 @@ ABOUT, CONFIG, WEIGHTS = BUNDLE_FILES
 def save_bundle(folder: Path, model: nn.Module, info: BundleInfo) -> None:
     """Write the three files: all of them, or none takes the place of what is there.
 
-    brainseg.json, the last to take its own, has the hashes of the others.
+    brainseg.json, the last to take its own, has the hashes of the others, and of itself.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     weights, config = save(tensors, metadata={"format": "pt"}), encode_json(describe_model(model))
@@ -66,4 +67,4 @@ def load_network(bundle: Bundle) -> nn.Module:
 
 
 def _encode_info(info: BundleInfo) -> bytes:
-    return encode_json(info.model_dump(mode="json") | {"schema_version": BUNDLE_SCHEMA})
+    return encode_json(with_own_sum(info.model_dump(mode="json") | {"schema_version": BUNDLE_SCHEMA}, ABOUT))

@@ -15,10 +15,10 @@ from brainseg_cli.io.atomic import parse_json
 from brainseg_cli.io.contracts import Contract, check_contract
 from brainseg_cli.io.images import read_bytes
 from brainseg_cli.io.inputs import natural_order
-from brainseg_cli.io.sums import check_sums
+from brainseg_cli.io.sums import check_own_sum, check_sums
 from brainseg_cli.models.metadata import INFO, check_seal, is_export, list_parts, read_metadata
 
-BUNDLE_SCHEMA = 3
+BUNDLE_SCHEMA = 4
 PICKLES = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".keras")
 """How files end that are, or may hold, a program to be run where they are loaded. None is ever opened."""
 BUNDLE_FILES = ("brainseg.json", "config.json", "model.safetensors")
@@ -44,8 +44,8 @@ class BundleInfo(Contract):
     epoch: int
     """The epoch these weights are from, chosen on val."""
     val_dice_patient: float | None
-    sha256: dict[Literal["config.json", "model.safetensors"], str] = Field(default_factory=dict)
-    """Of the files beside it. A bundle of a schema below 3 has none."""
+    sha256: dict[Literal["brainseg.json", "config.json", "model.safetensors"], str] = Field(default_factory=dict)
+    """Of the files beside it, and of this one. A bundle of a schema below 3 has none, one of schema 3 not the last."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,10 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
     if verify and is_export(path):
         check_seal(path, list(parts.values()))
     elif verify:
+        about, *others = BUNDLE_FILES
         hint = "copy it again; where a training was killed, train --resume writes it; --no-verify loads it as it is"
-        check_sums(path, sums, info.sha256, hint=hint)
+        check_own_sum(path / about, parse_json(parts[about], path / about), hint=hint)
+        check_sums(path, {name: sums[name] for name in others}, info.sha256, hint=hint)
     return Bundle(path, info, sums)
 
 

@@ -197,6 +197,63 @@ def test_a_real_interrupt_ends_in_130(tmp_path: Path) -> None:
     assert done.returncode == 130 and "error: interrupted" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_before_the_program_is_loaded_ends_in_130_too(number: signal.Signals) -> None:
+    code = f"""
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "brainseg_cli.cli.app":
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Interrupting())
+from brainseg_cli.__main__ import main
+main()
+"""
+    done = python("-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["predict", "x.png", "-m", "m", "-o", ""], "-o"),
+        (["predict", "x.png", "-m", "", "-o", "m"], "-m"),
+        (["train", "d", "--out="], "--out"),
+        (["eval", "--reference", "", "--prediction", "m"], "--reference"),
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(
+    arguments: list[str], option: str, brainseg: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = brainseg(*arguments)
+    assert (ended.code, ended.out, ended.err) == (2, "", f"error: {option} is given an empty name\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_that_may_be_empty_is_not_taken_for_a_name(brainseg: Callable[..., Any], tmp_path: Path) -> None:
+    ended = brainseg("eval", "--reference", str(tmp_path), "--prediction", str(tmp_path), "--reference-suffix", "")
+    assert "empty name" not in ended.err and ended.code == 1
+
+
+def test_a_bound_of_pixels_that_is_none_is_told_once(
+    brainseg: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAINSEG_MAX_PIXELS", "many")
+    ended = brainseg("predict", tmp_path)
+    assert ended.code == 2 and ended.err.count("\n") == 1
+    assert ended.err.startswith("error: BRAINSEG_MAX_PIXELS='many' is no number of pixels")
+
+
+def test_a_bound_above_that_of_opencv_is_opencvs_too(tmp_path: Path) -> None:
+    code = f"{CALL}\nimport os\ntry:\n    main()\nfinally:\n    print(os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'])"
+    known = {name: value for name, value in os.environ.items() if name != "OPENCV_IO_MAX_IMAGE_PIXELS"}
+    for bound, told in (("2000000000", "2000000000"), ("100", str(1 << 30))):
+        done = python("-c", code, "info", "--json", env=known | {"BRAINSEG_MAX_PIXELS": bound})
+        assert done.stdout.splitlines()[-1] == told
+
+
 def test_no_colour_without_a_terminal_or_with_no_color(tmp_path: Path) -> None:
     nowhere = str(tmp_path / "nowhere")
     for variables in ({}, {"NO_COLOR": "1", "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}):

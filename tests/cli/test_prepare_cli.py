@@ -192,7 +192,7 @@ def test_what_is_left_out_is_named_and_ends_in_3(brainseg: Brainseg, damaged: Pa
     done = brainseg("prepare", damaged, "--skip-bad")
     assert (done.code, done.out) == (3, "data/source\n")
     assert "warning: left out: " in done.err and "PHANTOM_AA_0001_2.tif" in done.err
-    assert "PHANTOM_AA_0004_4.tif" in done.err and "2 files were left out" in done.err
+    assert "PHANTOM_AA_0004_4.tif" in done.err and "2 files left out" in done.err
     assert load_dataset(Path("data/source")).info.slices == 31
     assert brainseg("prepare", damaged, "--skip-bad", "--check").code == 3
 

@@ -111,7 +111,8 @@ def test_a_whole_section_may_be_set() -> None:
 
 
 REFUSED = [
-    ("train.epoch", "5", "train.epoch: is no setting"),
+    ("train.epoch", "5", "train.epoch: is no setting; did you mean train.epochs?"),
+    ("lr", "5", "lr: is no setting; did you mean optimizer.lr?"),
     ("nonsense", "5", "nonsense: is no setting"),
     ("nonsense.deep.down", "5", "nonsense: is no setting"),
     ("train.seed.x", "1", "train.seed: "),
@@ -153,7 +154,7 @@ def test_an_override_that_makes_no_sense_is_a_usage_error_in_one_short_line(key:
     ("text", "told"),
     [
         ("[train]\nepoch = 5", "train.epoch: is no setting"),
-        ("[trains]\nepochs = 5", "trains: is no setting"),
+        ("[trains]\nepochs = 5", "trains: is no setting; did you mean train?"),
         ("train = 5", "train: is a section"),
         ("[train]\nepochs = 'five'", "train.epochs: "),
         ("[train]\nepochs = 0\nbatch_size = 0", "train.batch_size: "),

@@ -1,5 +1,6 @@
 """A model as a file: it says what PyTorch says, says so of itself, and is whole or not there."""
 
+import gc
 import importlib.util
 import json
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import brainseg_cli.export as export_module
 from brainseg_cli.config import Config
@@ -72,6 +74,15 @@ def test_every_format_is_written_alone_and_agrees(made: dict[str, Exported]) -> 
             assert parity.max_error <= 1e-3 and parity.flipped == 0
     assert set(made["onnx"].parity) == {"openvino fp32 cpu", "onnx fp32 cpu"}  # whoever may run it
     assert made["openvino"].size_bytes > (folder / "m.bin").stat().st_size
+
+
+def test_tracing_leaves_no_cache_of_shapes_behind(run: Path, tmp_path: Path) -> None:
+    for write in (forms.export_onnx, lambda exact, target: forms.export_program(exact, target, {"brainseg": ""})):
+        known = {id(left) for left in gc.get_objects() if type(left) is ShapeEnv}
+        write(forms.load_exact(open_bundle(run / "model")), tmp_path / "made")
+        gc.collect()
+        left = [each for each in gc.get_objects() if type(each) is ShapeEnv and id(each) not in known]
+        assert all(not each.fake_tensor_cache for each in left)
 
 
 def test_onnx_runs_with_nothing_of_ours(made: dict[str, Exported], squares: np.ndarray, wanted: np.ndarray) -> None:

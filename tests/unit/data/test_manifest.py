@@ -245,7 +245,7 @@ def test_a_dataset_without_slices_is_empty_not_broken(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["slices.csv", "images.npy", "masks.npy"])
 def test_a_file_that_changed_since_is_told_by_its_checksum(dataset: Path, tmp_path: Path, name: str) -> None:
     folder = Path(shutil.copytree(dataset, tmp_path / "d"))
-    assert load_dataset(folder).info.sha256.keys() == {"slices.csv", "images.npy", "masks.npy"}
+    assert load_dataset(folder).info.sha256.keys() == {"dataset.json", "slices.csv", "images.npy", "masks.npy"}
     data = (folder / name).read_bytes()
     changed = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
     (folder / name).write_bytes(changed)
@@ -253,6 +253,17 @@ def test_a_file_that_changed_since_is_told_by_its_checksum(dataset: Path, tmp_pa
         load_dataset(folder)
     assert caught.value.where == folder / name and "\n" not in str(caught.value)
     load_dataset(folder, verify=False)
+
+
+def test_a_dataset_json_that_was_changed_since_is_told_by_its_own_checksum(dataset: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(dataset, tmp_path / "d"))
+    about = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(dict(reversed(about.items()))))  # the same, set otherwise
+    load_dataset(folder)
+    (folder / "dataset.json").write_text(json.dumps(about | {"source": "elsewhere"}))
+    with pytest.raises(InputError, match=r"dataset\.json: is not as it was written.*--no-verify"):
+        load_dataset(folder)
+    assert load_dataset(folder, verify=False).info.source == "elsewhere"
 
 
 def test_a_dataset_of_the_first_schema_has_no_sums(dataset: Path, tmp_path: Path) -> None:

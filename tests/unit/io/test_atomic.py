@@ -110,9 +110,24 @@ def test_what_goes_wrong_in_writing_is_told_with_its_place(tmp_path: Path, numbe
         raise OSError(number, os.strerror(number), "x.partial")
     assert isinstance(raised.value, DiskError) == bool(remedy)
     assert str(raised.value).startswith(f"{tmp_path}/x: cannot be written: {os.strerror(number)}")
-    assert str(raised.value).endswith(f"({remedy}, then go on)" if remedy else os.strerror(number))
+    assert str(raised.value).endswith(f"({remedy}, then go on)" if remedy else "(give another place)")
     with telling(tmp_path / "x", then=""):
         write_text(tmp_path / "x", "fine")
+
+
+def test_what_stands_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BrainsegError) as raised, telling(tmp_path / "file" / "a" / "x"):
+        (tmp_path / "file" / "a").mkdir(parents=True)
+    assert str(raised.value).endswith(f"({tmp_path}/file is no folder)")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_folder_of_another_user_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(BrainsegError, match="not yours to write in"), telling(tmp_path / "x"):
+        (tmp_path / "x").mkdir()
+    tmp_path.chmod(0o700)
 
 
 def test_json_there_and_back(tmp_path: Path) -> None:

@@ -97,10 +97,21 @@ def test_saving_again_replaces_it(bundle: Path, images: torch.Tensor) -> None:
 
 def test_the_information_alone_is_replaced(bundle: Path) -> None:
     weights = (bundle / "model.safetensors").read_bytes()
-    known = load_bundle(bundle)[1].model_copy(update={"threshold": 0.37})
-    write_info(bundle, known)
-    assert load_bundle(bundle)[1] == known and set(known.sha256) == {"config.json", "model.safetensors"}
+    before = load_bundle(bundle)[1]
+    write_info(bundle, before.model_copy(update={"threshold": 0.37}))
+    known = load_bundle(bundle)[1]
+    assert known.model_copy(update={"sha256": {}}) == INFO.model_copy(update={"threshold": 0.37})
+    assert set(known.sha256) == {"brainseg.json", "config.json", "model.safetensors"}
+    assert {name for name in known.sha256 if known.sha256[name] != before.sha256[name]} == {"brainseg.json"}
     assert (bundle / "model.safetensors").read_bytes() == weights and len(list(bundle.iterdir())) == 3
+
+
+def test_a_threshold_that_was_changed_by_hand_is_told_by_the_checksum(bundle: Path) -> None:
+    told = json.loads((bundle / "brainseg.json").read_text())
+    (bundle / "brainseg.json").write_text(json.dumps(told | {"threshold": 0.05}))
+    with pytest.raises(InputError, match=r"brainseg\.json: is not as it was written.*--no-verify"):
+        load_bundle(bundle)
+    assert load_bundle(bundle, verify=False)[1].threshold == 0.05
 
 
 def test_a_bundle_of_the_first_schema_has_the_default_threshold(bundle: Path) -> None:

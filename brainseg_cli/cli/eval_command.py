@@ -36,7 +36,7 @@ OF_ANOTHER_REPORT = ("out", "data", "threshold", "spacing", "tolerance", "compar
 
 def eval_command(
     context: typer.Context,
-    run: Annotated[Path | None, typer.Argument(help="What `brainseg train` wrote.")] = None,
+    run: Annotated[Path | None, typer.Argument(help="What `brainseg train` wrote, a k-fold too.")] = None,
     data: Annotated[Path | None, typer.Option(help="The dataset.", show_default="the run's own")] = None,
     split: Annotated[SplitName | None, typer.Option(help="Whom to measure.", show_default="test, else val")] = None,
     threshold: Annotated[
@@ -139,7 +139,7 @@ def eval_command(
     from brainseg_cli.metrics.gates import check_names, parse_gate, tell_gate
     from brainseg_cli.metrics.measure import TOLERANCES, Ruler
     from brainseg_cli.metrics.summary import list_metrics
-    from brainseg_cli.training.run_folder import RunFolder
+    from brainseg_cli.training.run_folder import RunFolder, is_kfold
 
     ruler = Ruler(None if spacing is None else parse_spacing(spacing), tuple(tolerance) if tolerance else TOLERANCES)
     ruler.check()
@@ -149,7 +149,12 @@ def eval_command(
     # what is wrong with these is said before the work
     if metadata is not None:
         read_metadata(metadata, (), by or ())
-    if run is not None and compare is not None:
+    if run is not None and is_kfold(run):
+        if split not in (None, "test"):
+            raise UsageError("of a k-fold the test splits of all folds are measured", hint=f"one fold: {run}/fold0")
+        if compare is not None and not is_kfold(compare):
+            raise UsageError("a k-fold is compared with another k-fold", hint=f"one fold: {run}/fold0")
+    elif run is not None and compare is not None:
         RunFolder(compare).read_info()
     target = out or _place_report(run, split)
     if target.is_file():
@@ -164,9 +169,15 @@ def eval_command(
         against = None
         if run is not None:
             common |= {"device_name": device, "runtime": runtime, "verify": not no_verify, "tell": console.say}
-            side = use_case.measure_run(run, dataset_path=data, split=split, **common)
-            if compare is not None:
-                against = use_case.measure_run(compare, on_slices_of=run, dataset_path=data, split=side.split, **common)
+            common |= {"dataset_path": data}
+            if is_kfold(run):
+                side = use_case.measure_kfold(run, **common)
+                if compare is not None:
+                    against = use_case.measure_kfold(compare, **common)
+            else:
+                side = use_case.measure_run(run, split=split, **common)
+                if compare is not None:
+                    against = use_case.measure_run(compare, on_slices_of=run, split=side.split, **common)
         else:
             assert reference is not None and prediction is not None
             common |= {name: context.params[name] for name in OF_FOLDERS} | {"split": split}

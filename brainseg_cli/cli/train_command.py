@@ -2,8 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,13 +9,15 @@ import typer
 
 from brainseg_cli.cli.console import Console, emit, emit_json
 from brainseg_cli.cli.demo import DEMO_FOLDER, write_demo
-from brainseg_cli.cli.eval_command import print_summary
 from brainseg_cli.cli.options import AsJson, Device, NoVerify, Out, Overwrite, Quiet, Verbose, Workers
-from brainseg_cli.errors import Interrupted, UsageError
+from brainseg_cli.cli.resuming import telling_how_to_go_on
+from brainseg_cli.errors import UsageError
 from brainseg_cli.training.launch import find_rank, is_launched, is_under_torchrun, launch, telling_launcher
+from brainseg_cli.types import Json
 
 RUNS_FOLDER = Path("runs")
 DEMO_PRESET = "demo"
+ALL_FOLDS = "all"
 SETTINGS = {
     "epochs": "train.epochs",
     "batch_size": "train.batch_size",
@@ -33,7 +33,19 @@ SETTINGS = {
     "deterministic": "train.deterministic",
 }
 """The settings that have a flag of their own."""
-WITH_RESUME = {"dataset", "out", "resume", "device", "devices", "workers", "no_verify", "as_json", "quiet", "verbose"}
+WITH_RESUME = {
+    "dataset",
+    "out",
+    "resume",
+    "fold",
+    "device",
+    "devices",
+    "workers",
+    "no_verify",
+    "as_json",
+    "quiet",
+    "verbose",
+}
 
 
 @telling_launcher()
@@ -81,7 +93,12 @@ def train_command(
             show_default=False,
         ),
     ] = None,
-    fold: Annotated[int | None, typer.Option(help="Of a k-fold dataset: this fold tests, the next chooses.")] = None,
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K|all", help="Of a k-fold dataset: this fold tests, the next chooses; all: each in turn."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run at -o.")] = False,
     demo: Annotated[bool, typer.Option("--demo", help="Make the phantom data set, prepare it, train on it.")] = False,
     device: Device = "auto",
@@ -100,6 +117,9 @@ def train_command(
 
     Prints the run's path. By default it is runs/DATASET-PRESET. With --devices N, or under torchrun, processes
     share out each batch: train.batch_size is that of all of them, and the result that of one.
+
+    With --fold all every fold of a k-fold is trained, as fold0, fold1, ... in one folder: an ensemble for predict -m.
+    What each network says of the patients it has not seen goes to out-of-fold/, and into a report over all of them.
     """
     console = Console(quiet=quiet or find_rank() > 0, verbose=verbose)
     overrides = _collect_overrides(context, assignments or [])
@@ -117,6 +137,15 @@ def train_command(
         from brainseg_cli.data.manifest import check_dataset
 
         check_dataset(dataset)
+    if fold is not None and fold != ALL_FOLDS and not fold.isdecimal():
+        raise UsageError(f"--fold {fold!r} is neither a number nor {ALL_FOLDS}")
+    if resume and fold not in (None, ALL_FOLDS):
+        raise UsageError("a resumed run keeps its fold", hint="of a k-fold --resume -o its folder goes on with all")
+    if fold == ALL_FOLDS and (devices > 1 or is_under_torchrun()):
+        raise UsageError(
+            "--fold all trains one fold after another on one device",
+            hint="each with --fold K --devices N -o RUN/foldK, then --fold all --resume -o RUN",
+        )
     if is_under_torchrun() and (demo or devices > 1):
         raise UsageError(
             "torchrun starts its own processes: --devices and --demo are for brainseg alone",
@@ -133,92 +162,34 @@ def train_command(
         from brainseg_cli.training.distributed import check_devices
 
         check_devices(devices, device)
-        with _telling_how_to_go_on(out, "interrupted"):
+        with telling_how_to_go_on(out, "interrupted"):
             launch([sys.executable, "-m", "brainseg_cli", *sys.argv[1:]], devices)
         return
     if resolved is not None:
         console.detail(resolved.to_toml())
     console.say("loading PyTorch")
-    from brainseg_cli import train as use_case
-    from brainseg_cli.cli.train_table import TrainTable
-    from brainseg_cli.evaluate import conclude, measure_run, write_report
-    from brainseg_cli.io.atomic import telling
-    from brainseg_cli.io.locks import lock
-    from brainseg_cli.training.run_folder import RunFolder
+    from brainseg_cli.cli.training import Asked, train_kfold, train_run
+    from brainseg_cli.training.run_folder import is_kfold
 
-    # a run that begins says itself from when on there is something to go on with
-    waiting = _telling_how_to_go_on(out, "interrupted") if resume else nullcontext()
-    with waiting, TrainTable(console) as observer:
-        if resolved is None:
-            result = use_case.resume(
-                out, observer, dataset_path=dataset, device_name=device, workers=workers, verify=not no_verify
-            )
-        else:
-            assert dataset is not None
-            result = use_case.train(
-                dataset,
-                out,
-                resolved,
-                observer,
-                preset=preset,
-                fold=fold,
-                device_name=device,
-                workers=workers,
-                overwrite=overwrite,
-                verify=not no_verify,
-            )
-    if find_rank() > 0:  # what is made of the run, the first process makes
-        return
-    console.say(f"best epoch {result.best_epoch} of {result.epochs}; measuring it")
-    told = "interrupted; it is trained, the report is not made"
-    resuming = RunFolder(out).resuming
-    with (
-        _telling_how_to_go_on(out, told),
-        telling(out, then=resuming),
-        lock(out, "train", then=resuming),
-        console.progress() as progress,
-    ):
-        evaluation = conclude(
-            measure_run(
-                out,
-                dataset_path=dataset,
-                device_name=device,
-                verify=False,
-                tell=console.say,
-                progress=progress,
-            )
-        )
-        with lock(out / "report", "train", wait=True, then=resuming):  # an eval may be at it
-            write_report(evaluation, out / "report", overwrite=True)
-        figures = use_case.draw_run_figures(out, dataset_path=dataset, device_name=device, progress=progress)
-    print_summary(console, evaluation)
-    for figure in figures:
-        console.say(f"figure: {figure}")
+    asked = Asked(dataset, resolved, preset, device, workers, verify=not no_verify, overwrite=overwrite)
+    if fold == ALL_FOLDS or (resume and is_kfold(out)):
+        evaluation = train_kfold(asked, out, console)
+        told: Json = {"folds": evaluation.summary["folds"]}
+    else:
+        trained = train_run(asked, out, console, fold=None if fold is None else int(fold))
+        if trained is None:  # what is made of the run, the first process makes
+            return
+        result, evaluation = trained
+        told = {
+            "epochs": result.epochs,
+            "best_epoch": result.best_epoch,
+            "best_val_dice_patient": result.best_val_dice_patient,
+            "stopped_early": result.stopped_early,
+        }
     if as_json:
-        emit_json(
-            {
-                "run": str(out),
-                "epochs": result.epochs,
-                "best_epoch": result.best_epoch,
-                "best_val_dice_patient": result.best_val_dice_patient,
-                "stopped_early": result.stopped_early,
-                "report": evaluation.summary,
-            }
-        )
+        emit_json({"run": str(out), **told, "report": evaluation.summary})
     else:
         emit(str(out))
-
-
-@contextmanager
-def _telling_how_to_go_on(out: Path, told: str) -> Iterator[None]:
-    """An interrupt as what is told, and, where there is a run, the command that goes on with it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        from brainseg_cli.training.run_folder import RunFolder
-
-        run = RunFolder(out)
-        raise Interrupted(told, where=out, hint=run.goes_on if run.info.exists() else None) from None
 
 
 def _collect_overrides(context: typer.Context, assignments: list[str]) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """A run's best weights on a split of a dataset, measured."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+import pandas as pd
 
 from brainseg_cli.data.manifest import Dataset
 from brainseg_cli.errors import InputError, UsageError
@@ -14,9 +17,59 @@ from brainseg_cli.evaluate.side import Side, measure_all
 from brainseg_cli.metrics.measure import PIXELS, Load, MaskPair, Ruler
 from brainseg_cli.models.runtimes import Tell, tell_nobody
 from brainseg_cli.training.run_folder import RunFolder
-from brainseg_cli.types import Image, Mask, Progress, Runtime, no_progress
+from brainseg_cli.types import Image, Json, Mask, Progress, Runtime, no_progress
+
+if TYPE_CHECKING:
+    from brainseg_cli.models.segmenter import Segmenter
 
 SEEN = {"train": "the model was fitted to it", "val": "the best epoch was chosen on it"}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run's network and the slices that it is asked about, opened and not yet predicted."""
+
+    run: RunFolder
+    dataset: Dataset
+    split: str
+    segmenter: "Segmenter"
+    threshold: float
+    about: Json
+    notes: list[str]
+
+    @property
+    def images(self) -> list[str]:
+        """The names of the slices, in order."""
+        return self._slices["image"].tolist()
+
+    @property
+    def awaited(self) -> dict[str, int]:
+        """How many slices each patient has."""
+        return dict(Counter(self._slices["patient_id"].tolist()))
+
+    @property
+    def _slices(self) -> pd.DataFrame:
+        return self.dataset.slices.iloc[self.dataset.rows(self.split)]
+
+    def predict(self, progress: Progress = no_progress) -> Iterator[tuple[str, MaskPair]]:
+        """Every slice: its patient and its masks, in order."""
+        # here, so that measuring two folders of masks starts without torch
+        from brainseg_cli.models.segmenter import apply_threshold
+        from brainseg_cli.training.measure import predict_split
+
+        columns = ("patient_id", "image", "slice_index")
+        owners, images, indices = (self.dataset.slices[name].tolist() for name in columns)
+        for row, probs in predict_split(self.segmenter, self.dataset, self.split, progress=progress):
+            mask = apply_threshold(probs, self.threshold)
+            yield owners[row], MaskPair(images[row], indices[row], self.dataset.mask(row), mask, probs)
+
+    def look(self, image: str) -> tuple[Image | None, Mask, Mask]:
+        """One of its slices, with its reference and its prediction."""
+        from brainseg_cli.models.segmenter import apply_threshold
+
+        row = self.dataset.slices["image"].tolist().index(image)
+        probs = self.segmenter.predict_probs([self.dataset.image(row)])[0]
+        return self.dataset.image(row), self.dataset.mask(row), apply_threshold(probs, self.threshold)
 
 
 def measure_run(
@@ -42,11 +95,37 @@ def measure_run(
     not those that the run was made with and no other dataset was asked for; UsageError for a split without
     slices. Where patients are measured that the run has seen, the result is `leaky`.
     """
-    # here, so that measuring two folders of masks starts without torch
+    opened = open_run(
+        path,
+        on_slices_of=on_slices_of,
+        dataset_path=dataset_path,
+        split=split,
+        threshold=threshold,
+        device_name=device_name,
+        runtime=runtime,
+        verify=verify,
+        tell=tell,
+    )
+    measures = measure_all(group(opened.predict(progress), opened.awaited), opened.images, ruler, workers=workers)
+    return Side(str(path), opened.about, opened.notes, measures, opened.look)
+
+
+def open_run(
+    path: Path,
+    *,
+    on_slices_of: Path | None = None,
+    dataset_path: Path | None = None,
+    split: str | None = None,
+    threshold: float | None = None,
+    device_name: str = "auto",
+    runtime: Runtime = "auto",
+    verify: bool = True,
+    tell: Tell = tell_nobody,
+) -> Opened:
+    """What `measure_run` measures; arguments and errors as there."""
     from brainseg_cli.models.locate import find_bundle, open_bundle
     from brainseg_cli.models.runtimes import Choice, open_network
-    from brainseg_cli.models.segmenter import Segmenter, apply_threshold
-    from brainseg_cli.training.measure import predict_split
+    from brainseg_cli.models.segmenter import Segmenter
 
     run = RunFolder(path)
     info = run.read_info()
@@ -65,37 +144,16 @@ def measure_run(
             leaky = True
             notes.append(f"LEAKY: the run was trained or chosen on {seen} of the patients measured here")
 
-    opened = open_bundle(find_bundle(path), verify=verify)
-    bundle = opened.info
+    bundle = open_bundle(find_bundle(path), verify=verify)
     # never in less: what is reported does not depend on the machine
-    network = open_network(opened, Choice(runtime, device_name, "fp32"), tell=tell)
-    segmenter = Segmenter(network)
-    chosen = bundle.threshold if threshold is None else threshold
-    threshold_from = bundle.threshold_from if threshold is None else "given"
+    network = open_network(bundle, Choice(runtime, device_name, "fp32"), tell=tell)
+    chosen = bundle.info.threshold if threshold is None else threshold
+    threshold_from = bundle.info.threshold_from if threshold is None else "given"
     if is_own and split == threshold_from == "val":
         notes.append("the threshold was chosen on these very slices")
-    images = dataset.slices["image"].tolist()
-    indices = dataset.slices["slice_index"].tolist()
-
-    def pair(row: int, probs: np.ndarray) -> MaskPair:
-        return MaskPair(images[row], indices[row], dataset.mask(row), apply_threshold(probs, chosen), probs)
-
-    def look(image: str) -> tuple[Image | None, Mask, Mask]:
-        row = images.index(image)
-        probs = segmenter.predict_probs([dataset.image(row)])[0]
-        return dataset.image(row), dataset.mask(row), apply_threshold(probs, chosen)
-
-    rows = dataset.rows(split).tolist()
-    predicted = predict_split(segmenter, dataset, split, progress=progress)
-    measures = measure_all(
-        _group(dataset, rows, (pair(row, probs) for row, probs in predicted)),
-        [images[row] for row in rows],
-        ruler,
-        workers=workers,
-    )
     about = {
         "run": Path(os.path.realpath(path)).name,
-        "epoch": bundle.epoch,
+        "epoch": bundle.info.epoch,
         "dataset_hash": dataset.info.content_hash,
         "split": split,
         "split_name": dataset.info.split,
@@ -110,7 +168,16 @@ def measure_run(
         "device": network.described,
         "configuration": run.read_config().model_dump(mode="json"),
     }
-    return Side(str(path), about, notes, measures, look)
+    return Opened(run, dataset, split, Segmenter(network), chosen, about, notes)
+
+
+def group(pairs: Iterable[tuple[str, MaskPair]], awaited: Mapping[str, int]) -> Iterator[tuple[str, Load]]:
+    """Slices as they come to patients, each as soon as its last slice is there: `awaited` is how many they have."""
+    collected: dict[str, list[MaskPair]] = {}
+    for patient_id, pair in pairs:
+        collected.setdefault(patient_id, []).append(pair)
+        if len(collected[patient_id]) == awaited[patient_id]:
+            yield patient_id, partial(list, collected.pop(patient_id))
 
 
 def _choose_split(dataset: Dataset, split: str | None, *, is_own: bool) -> tuple[str, list[str]]:
@@ -132,14 +199,3 @@ def _count_seen(run: RunFolder, dataset: Dataset, split: str) -> int:
     known = run.read_split()
     measured = set(dataset.slices["patient_id"].iloc[dataset.rows(split)])
     return len(measured & (known.get("train", set()) | known.get("val", set())))
-
-
-def _group(dataset: Dataset, rows: Sequence[int], pairs: Iterator[MaskPair]) -> Iterator[tuple[str, Load]]:
-    """Slices as they come to patients, each as soon as its last slice is there."""
-    owners = dataset.slices["patient_id"].iloc[list(rows)]
-    awaited = owners.value_counts().to_dict()
-    collected: dict[str, list[MaskPair]] = {}
-    for patient_id, pair in zip(owners, pairs, strict=True):
-        collected.setdefault(patient_id, []).append(pair)
-        if len(collected[patient_id]) == awaited[patient_id]:
-            yield patient_id, partial(list, collected.pop(patient_id))

@@ -89,8 +89,13 @@ def find_bundles(path: Path) -> list[Path]:
     One for a run or a model/ folder. A folder without a model whose sub-folders fold* each hold one is a
     k-fold: all of them. InputError where there is no model, or where a fold has none.
     """
-    folds = natural_order(fold for fold in path.glob("fold*") if fold.is_dir()) if _look_in(path) is None else []
+    folds = find_folds(path) if _look_in(path) is None else []
     return [find_bundle(fold) for fold in folds] or [find_bundle(path)]
+
+
+def find_folds(path: Path) -> list[Path]:
+    """The folders fold* in `path`, in natural order; none where it is no folder."""
+    return natural_order(fold for fold in path.glob("fold*") if fold.is_dir())
 
 
 def open_bundle(path: Path, *, verify: bool = True) -> Bundle:

@@ -14,6 +14,7 @@ from brainseg_cli.data.manifest import Dataset, load_dataset
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.atomic import write_json, write_text
 from brainseg_cli.io.contracts import Contract, read_contract
+from brainseg_cli.models.locate import find_folds
 from brainseg_cli.types import Json
 
 
@@ -185,3 +186,8 @@ class RunFolder:
         if not self.info.exists():
             raise InputError("is no run: it has no run.json", where=self.path, hint="brainseg train makes one")
         return read_contract(self.info, RunInfo)
+
+
+def is_kfold(path: Path) -> bool:
+    """Whether `path` is no run but holds runs fold0, fold1 and so on."""
+    return not RunFolder(path).info.exists() and any(RunFolder(fold).info.exists() for fold in find_folds(path))

@@ -55,7 +55,8 @@ class Segmentation:
 
     `finding` says it in numbers: tumour, area_px, area_mm2 (None: a slice does not tell its spacing), max_prob,
     mean_prob, centroid_px, box_px and entropy as `metrics.finding.describe_finding`, and the disagreement of an
-    ensemble's members as `measure_disagreement`, None for one network alone.
+    ensemble's members as `measure_disagreement`, None for one network alone; ood is what of the slice is unlike the
+    model's training, as `ood.find_unlike`.
 
     >>> found = model.predict(image)
     >>> found.mask.shape == found.probs.shape == image.shape[:2]
@@ -231,6 +232,7 @@ class _Work:
                 decided, disagreement = found.decide(self.threshold)
                 mask = postprocess(decided, self.steps)
                 finding = describe_finding(mask, found.probs) | {"disagreement": disagreement}
+                finding["ood"] = self.ensemble.find_unlike(images[len(done)])
                 done.append(Segmentation(mask, found.probs, finding, paths[len(done)] if paths else None))
         return done
 

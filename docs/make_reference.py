@@ -83,6 +83,7 @@ again, replaces their lines and keeps the others.
 | `centroid_px`, `box_px` | [row, column]; [top, left, bottom, right], counted from 0, bottom and right not included |
 | `entropy` | mean over all pixels of -p log2 p - (1-p) log2 (1-p), in bits |
 | `disagreement` | of several models: 1 - mean dice of every two masks, before they are cleaned up; else null |
+| `ood` | what is unlike the model's training: `channels`, `intensity`, `head`, `orientation`; [] where nothing is |
 | `seconds`, `unchanged` | on stdout alone: per slice, of the network; true where `--resume` found it done |
 | `status`, `error` | `ok`, or `failed` and why; `--dry-run` says `planned`, `unchanged` or `failed` |
 | `provenance` | in `predictions.jsonl` and in the mask: hashes of image, models, mask and map; options; version |

@@ -35,6 +35,10 @@ class Painted:
     def cancel(self) -> None:
         """What was begun is done."""
 
+    def find_unlike(self, image: Image) -> list[str]:
+        """Nothing."""
+        return []
+
 
 def make(
     model: Path | Sequence[Path], out: Path | None, *inputs: Path | str, stdin: bytes = b"", **options: Any

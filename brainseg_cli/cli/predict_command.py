@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,7 +35,7 @@ from brainseg_cli.cli.options import (
     parse_spacing,
     request_inputs,
 )
-from brainseg_cli.errors import EXIT_FAILED, EXIT_PARTIAL, Interrupted, UsageError
+from brainseg_cli.errors import EXIT_FAILED, EXIT_PARTIAL, Interrupted, UsageError, count
 from brainseg_cli.types import Json, MaskFormat, PredictPrecision, ProbsFormat, Tta
 
 if TYPE_CHECKING:
@@ -278,6 +279,8 @@ class _Tally:
     def __init__(self, plan: "Plan") -> None:
         self.plan = plan
         self.done = self.failed = self.unchanged = self.with_tumour = self.area_px = 0
+        self.ood: Counter[str] = Counter()
+        self.unlike = 0
         self.started = time.perf_counter()
 
     def add(self, outcome: "Outcome") -> None:
@@ -288,6 +291,8 @@ class _Tally:
         self.unchanged += outcome.unchanged
         self.with_tumour += outcome.record["tumour"]
         self.area_px += outcome.record["area_px"]
+        self.ood.update(outcome.record["ood"])
+        self.unlike += bool(outcome.record["ood"])
 
     def summarise(self, out: Path) -> Json:
         plan = self.plan
@@ -299,6 +304,7 @@ class _Tally:
             "failed": self.failed,
             "with_tumour": self.with_tumour,
             "area_px": self.area_px,
+            "unlike_training": self.unlike,
             "out": str(out),
             "predictions": None if plan.places.folder is None else str(plan.places.name_lines("predictions")),
             "failures": str(plan.places.name_lines("failures")) if self.failed and plan.places.folder else None,
@@ -311,5 +317,10 @@ class _Tally:
         unchanged = f", {self.unchanged} unchanged" if self.unchanged else ""
         where = "" if out == STDOUT else f" in {out}"
         console.say(f"{self.done} of {self.done + self.failed} masks{where}{unchanged}")
+        if self.unlike:
+            told = ", ".join(f"{reason} {number}" for reason, number in self.ood.most_common())
+            console.warn(
+                f"{count(self.unlike, 'slice')} unlike what the model was trained on: {told} (`ood` says which)"
+            )
         if self.plan.inputs.passed_over:
             console.say(f"{self.plan.inputs.passed_over} masks in the list were passed over")

@@ -17,6 +17,7 @@ from brainseg_cli.io.images import read_bytes
 from brainseg_cli.io.inputs import natural_order
 from brainseg_cli.io.sums import check_own_sum, check_sums
 from brainseg_cli.models.metadata import INFO, check_seal, is_export, list_parts, read_metadata
+from brainseg_cli.ood import Ranges
 
 BUNDLE_SCHEMA = 4
 PICKLES = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".keras")
@@ -44,6 +45,8 @@ class BundleInfo(Contract):
     epoch: int
     """The epoch these weights are from, chosen on val."""
     val_dice_patient: float | None
+    ranges: Ranges = Field(default_factory=dict)
+    """What the training slices look like, as `ood.find_unlike` takes it. A bundle of a schema below 4 has none."""
     sha256: dict[Literal["brainseg.json", "config.json", "model.safetensors"], str] = Field(default_factory=dict)
     """Of the files beside it, and of this one. A bundle of a schema below 3 has none, one of schema 3 not the last."""
 

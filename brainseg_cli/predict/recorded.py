@@ -22,6 +22,7 @@ FINDING: dict[str, tuple[type, ...]] = {
     "box_px": (list, NoneType),
     "entropy": (float, int, NoneType),
     "disagreement": (float, int, NoneType),
+    "ood": (list,),
 }
 """What stands beside the provenance: a note may come from anybody, and goes into records."""
 

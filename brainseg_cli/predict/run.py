@@ -97,6 +97,7 @@ def _run(plan: Plan, ensemble: Ensemble, batch_size: int, workers: int, left: li
         if item.image is not None:
             try:
                 item.prepared = ensemble.prepare(item.image)
+                item.ood = ensemble.find_unlike(item.image)
             except BrainsegError as error:
                 item.fault = error
             item.image = None
@@ -195,7 +196,7 @@ def _finish(item: Slice, plan: Plan, runtime: str, seconds: float) -> Outcome:
         assert item.probs is not None and item.mask is not None
         about = describe_finding(item.mask, item.probs, pixel_mm=plan.settings.pixel_mm)
         provenance = (item.provenance or {}) | {"runtime": runtime, "mask_sha256": hash_mask(item.mask)}
-        about |= {"disagreement": item.disagreement, "provenance": provenance}
+        about |= {"disagreement": item.disagreement, "ood": item.ood, "provenance": provenance}
         encoded_map = b""
         if map_target is not None:
             encoded_map = encode_probs(item.probs, map_target.suffix, about)

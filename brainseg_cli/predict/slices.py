@@ -1,7 +1,7 @@
 """One slice on its way through the pipeline."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from brainseg_cli.errors import BrainsegError
 from brainseg_cli.io.images import decode_image, read_encoded
@@ -29,6 +29,8 @@ class Slice:
     probs: Probs | None = None
     mask: Mask | None = None
     disagreement: float | None = None
+    ood: list[str] = field(default_factory=list)
+    """What of the image is unlike the models' training."""
 
     @property
     def waits(self) -> bool:

@@ -16,21 +16,17 @@ from brainseg_cli import __version__
 from brainseg_cli.config import DEFAULT_PRESET, Config
 from brainseg_cli.data.manifest import Dataset, load_dataset
 from brainseg_cli.errors import DiskError, InputError, Interrupted, OutputExistsError, UsageError
-from brainseg_cli.figures.curves import draw_curves
 from brainseg_cli.io.atomic import check_absent, find_remedy, remove, telling
 from brainseg_cli.io.locks import lock
-from brainseg_cli.metrics.threshold import choose_threshold
 from brainseg_cli.models.build import build_model, check_trainable, count_parameters
-from brainseg_cli.models.bundle import load_bundle, save_bundle, write_info
+from brainseg_cli.models.bundle import save_bundle
 from brainseg_cli.models.devices import choose_precision, describe_device, deterministic
 from brainseg_cli.models.locate import BundleInfo
-from brainseg_cli.models.network import TorchNetwork
-from brainseg_cli.models.segmenter import Segmenter
+from brainseg_cli.train.conclude import conclude
 from brainseg_cli.training.distributed import World, join
 from brainseg_cli.training.engine import THRESHOLD, Engine, Observer
 from brainseg_cli.training.faults import explaining
 from brainseg_cli.training.loader import find_smallest_batch
-from brainseg_cli.training.measure import sweep_thresholds
 from brainseg_cli.training.run_folder import RunFolder, RunInfo
 from brainseg_cli.training.state import TrainingState, load_newest, save_state
 
@@ -179,7 +175,7 @@ def _run(
                 run.path, final.epoch, final.best_epoch, score if score == score else None, final.stopped_early
             )
             if world.leads:
-                _conclude(run, dataset, config, info, device, observer, best_epoch=final.best_epoch)
+                conclude(run, dataset, device, observer, best_epoch=final.best_epoch)
         except KeyboardInterrupt:
             epoch, batch = engine.saved if engine is not None else (state.epoch, state.position) if state else (0, 0)
             saved = f"epoch {epoch + 1} is saved up to its batch {batch}" if batch else f"epoch {epoch} is saved"
@@ -250,36 +246,6 @@ def _save(run: RunFolder, world: World, log: logging.Logger, state: TrainingStat
         return
     run.write_epochs(state.rows, state.timings)
     log.info(" ".join(f"{name}={value:.6g}" for name, value in (state.rows[-1] | state.timings[-1]).items()))
-
-
-def _conclude(
-    run: RunFolder,
-    dataset: Dataset,
-    config: Config,
-    info: RunInfo,
-    device: torch.device,
-    observer: Observer,
-    *,
-    best_epoch: int,
-) -> None:
-    """Threshold and curves, of the best weights and of all epochs."""
-    title = f"{run.path.name}: {config.model.encoder}" + (" (LEAKY split)" if info.leaky else "")
-    if len(dataset.rows("val")):
-        _choose_threshold(run, dataset, device, observer)
-    draw_curves(run.read_metrics(), run.figures / "curves.png", title=title, best_epoch=best_epoch)
-
-
-def _choose_threshold(run: RunFolder, dataset: Dataset, device: torch.device, observer: Observer) -> None:
-    """Sweep val with the best weights and keep the threshold that scores best there in the bundle."""
-    model, info = load_bundle(run.path)
-    segmenter = Segmenter(TorchNetwork(model, info.preprocess, len(info.channel_names), device))
-    rows = sweep_thresholds(segmenter, dataset, "val")
-    chosen = choose_threshold(rows)
-    if chosen is None:
-        observer.on_message(f"no val patient has tumour: the threshold stays at {info.threshold:g}")
-        return
-    run.write_thresholds(rows)
-    write_info(run.model, info.model_copy(update={"threshold": chosen, "threshold_from": "val"}))
 
 
 def _refuse_existing(out: Path, *, overwrite: bool) -> None:

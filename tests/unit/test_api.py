@@ -24,6 +24,7 @@ from brainseg_cli.models.build import build_model
 from brainseg_cli.models.bundle import load_bundle, save_bundle
 from brainseg_cli.models.network import TorchNetwork
 from brainseg_cli.models.segmenter import Pending, Prepared, Segmenter, apply_threshold
+from brainseg_cli.ood import find_unlike
 from brainseg_cli.postprocess import Postprocess, postprocess
 
 DEEP, PATIENT = 2, 3  # of the phantom: one of 16 bits, one of seven slices
@@ -124,8 +125,9 @@ def test_an_array_gives_what_the_network_says_of_it(run: Path, model: Model, ima
     np.testing.assert_array_equal(found.probs, probs)
     np.testing.assert_array_equal(found.mask, mask)
     assert 0 < mask.sum() < mask.size and found.mask.dtype == np.uint8 and found.probs.dtype == np.float32
-    assert found.finding == describe_finding(mask, probs) | {"disagreement": None}
-    assert list(found.finding)[-1] == "disagreement" and found.path is None
+    ood = find_unlike(image, bundle.ranges, 3)
+    assert found.finding == describe_finding(mask, probs) | {"disagreement": None, "ood": ood}
+    assert list(found.finding)[-2:] == ["disagreement", "ood"] and found.path is None
 
 
 def test_a_list_gives_a_list_whatever_the_sizes_and_the_batches(model: Model, rng: np.random.Generator) -> None:
@@ -154,7 +156,9 @@ def test_a_list_is_segmented_in_batches(model: Model, image: np.ndarray, monkeyp
 def test_grey_is_grey_with_or_without_its_axis(model: Model, image: np.ndarray) -> None:
     grey = image[..., 1]
     flat, deep, spread = model.predict([grey, grey[..., None], np.repeat(grey[..., None], 3, axis=2)])
-    assert same(flat, deep) and same(flat, spread)
+    assert same(flat, deep)
+    assert flat.finding["ood"][0] == "channels" and spread.finding["ood"] == flat.finding["ood"][1:]
+    np.testing.assert_array_equal(flat.probs, spread.probs)
 
 
 def test_how_an_array_lies_in_memory_does_not_matter(model: Model, image: np.ndarray) -> None:

@@ -165,7 +165,7 @@ def test_a_note_is_believed_where_it_holds(run: Path, source: Path, tmp_path: Pa
 
 def test_all_that_is_said_of_a_slice_is_looked_at(rng: np.random.Generator) -> None:
     probs = rng.random((4, 5), np.float32)
-    assert [*describe_finding((probs > 0.5).astype(np.uint8), probs), "disagreement"] == list(FINDING)
+    assert [*describe_finding((probs > 0.5).astype(np.uint8), probs), "disagreement", "ood"] == list(FINDING)
 
 
 def test_a_growing_list_writes_over_no_image_of_its_own(run: Path, tmp_path: Path) -> None:

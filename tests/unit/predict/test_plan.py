@@ -12,6 +12,7 @@ from predicting import draw, make, names, paint, records, tree
 from brainseg_cli.errors import InputError, OutputExistsError, UsageError
 from brainseg_cli.io.images import write_mask
 from brainseg_cli.io.sources import Request, Shard, open_inputs
+from brainseg_cli.models.bundle import write_info
 from brainseg_cli.models.locate import find_bundle, read_info
 from brainseg_cli.predict.plan import Places, make_plan
 from brainseg_cli.predict.settings import Settings, is_made_alike
@@ -174,9 +175,8 @@ def test_what_would_be_done(run: Path, source: Path, tmp_path: Path) -> None:
 def test_the_threshold_is_the_mean_of_the_models(run: Path, source: Path, tmp_path: Path) -> None:
     for name, threshold in (("fold0", 0.3), ("fold1", 0.6)):
         shutil.copytree(find_bundle(run), tmp_path / "k" / name / "model")
-        path = tmp_path / "k" / name / "model" / "brainseg.json"
-        info = read_info(path.parent).model_copy(update={"threshold": threshold})
-        path.write_text(info.model_dump_json())
+        path = tmp_path / "k" / name / "model"
+        write_info(path, read_info(path).model_copy(update={"threshold": threshold}))
     plan = make(tmp_path / "k", tmp_path / "out", source)
     assert plan.threshold == pytest.approx(0.45)
     assert [bundle.path.parent.name for bundle in plan.bundles] == [

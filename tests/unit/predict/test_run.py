@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from predicting import draw, make, names, paint, records, segment, tree
+from predicting import Painted, draw, make, names, paint, records, segment, tree
 
 from brainseg_cli.data.phantom import patient_name
 from brainseg_cli.errors import DiskError
@@ -27,6 +27,7 @@ from brainseg_cli.types import Json
 
 FINDING = [
     "tumour", "area_px", "area_mm2", "max_prob", "mean_prob", "centroid_px", "box_px", "entropy", "disagreement",
+    "ood",
 ]  # fmt: skip
 FIELDS = ["image", "mask", "patient_id", "slice_index", *FINDING, "status", "provenance"]
 FAILED = ["image", "mask", "patient_id", "slice_index", "status", "error"]
@@ -123,7 +124,7 @@ def test_a_bad_file_among_many_is_named_and_the_rest_is_done(
         if record["status"] == "failed":
             assert list(record) == FAILED and record["mask"] is None and "\n" not in record["error"]
     assert "s_2.png: cannot be decoded" in found[1]["error"] and "s_6.png: is empty" in found[5]["error"]
-    assert found[3]["error"] == f"{out}/s_4.png: cannot be written: Is a directory"
+    assert found[3]["error"] == f"{out}/s_4.png: cannot be written: Is a directory (give another place)"
     assert names(out) == ["s_1.png", "s_3.png", "s_5.png"]
     failures = (out / "failures.jsonl").read_text().splitlines()
     lines = (out / "predictions.jsonl").read_text().splitlines()
@@ -154,6 +155,17 @@ def test_several_inputs_and_a_glob(run: Path, phantom: Path, tmp_path: Path) -> 
     assert f"{other.name}/{other.name}_2.png" in tree(tmp_path / "both")
     globbed = records(list(paint(make(run, tmp_path / "glob", f"{phantom}/*/*_2.tif"))))
     assert len(globbed) == 6 and {record["slice_index"] for record in globbed} == {2}
+
+
+def test_what_is_unlike_the_training_is_in_the_record_and_in_the_mask(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "in" / "s_1.png", (1, 1, 3, 3))
+    monkeypatch.setattr(Painted, "find_unlike", lambda *_: ["intensity"])
+    (first,) = records(list(paint(make(run, tmp_path / "out", tmp_path / "in"))))
+    monkeypatch.setattr(Painted, "find_unlike", lambda *_: pytest.fail("it was looked at again"))
+    (again,) = records(list(paint(make(run, tmp_path / "out", tmp_path / "in", resume=True))))
+    assert first["ood"] == again["ood"] == ["intensity"]
 
 
 def test_records_are_written_as_they_come_and_little_is_read_ahead(run: Path, tmp_path: Path) -> None:

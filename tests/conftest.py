@@ -20,6 +20,8 @@ from brainseg_cli.io.images import write_image, write_mask
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: that each takes every core makes all of them slow
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 HEIGHT, WIDTH = 40, 56  # never square: a swapped axis must show
 WITHOUT_TUMOUR = TUMOUR_FREE_EVERY - 1

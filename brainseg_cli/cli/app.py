@@ -6,7 +6,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,19 +25,25 @@ from brainseg_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, BrainsegError, Us
 from brainseg_cli.io.atomic import find_remedy
 from brainseg_cli.io.headers import read_max_pixels
 
+EMPTY = "\ue000"
+"""Stands for an empty argument while the line is parsed, because Path("") is the current folder. Nobody's file is
+called so: it is a character without a meaning."""
+
 
 class _Command(TyperCommand):
     """One that does not take the empty text of an unset variable, `-o "$OUT"`, for the folder it is called in."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        given = ["", *args]
-        rest = super().parse_args(ctx, args)
-        names = {option: parameter.name for parameter in self.params for option in parameter.opts}
-        for before, text in pairwise(given):
-            option = before if text == "" else text[:-1] if text.endswith("=") else ""
-            value = ctx.params.get(names.get(option))
-            if any(isinstance(each, Path) for each in (value if isinstance(value, (list, tuple)) else [value])):
-                raise UsageError(f"{option} is given an empty name")
+        marked = [text + EMPTY if not text or (text.startswith("--") and text.endswith("=")) else text for text in args]
+        rest = super().parse_args(ctx, marked)
+        for parameter in self.params:
+            value = ctx.params.get(parameter.name)
+            several = list(value) if isinstance(value, (list, tuple)) else [value]
+            if Path(EMPTY) in several:
+                raise UsageError(f"{parameter.opts[-1]} is given an empty name")
+            if EMPTY in several:
+                texts = ["" if text == EMPTY else text for text in several]
+                ctx.params[parameter.name] = texts if isinstance(value, (list, tuple)) else texts[0]
         return rest
 
 

@@ -50,7 +50,7 @@ def telling(path: Path, *, then: str = AGAIN) -> Iterator[None]:
 
 def _find_obstacle(path: Path) -> str | None:
     """Why nothing can be made at `path`, where the nearest of its parents that is there tells."""
-    there = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    there = next((parent for parent in path.absolute().parents if os.path.lexists(parent)), path)
     if not there.is_dir():
         return f"{there} is no folder"
     return None if os.access(there, os.W_OK | os.X_OK) else f"{there} is not yours to write in"

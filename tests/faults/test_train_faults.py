@@ -244,7 +244,7 @@ def test_a_second_signal_leaves_at_once(
 
 PLACES = {
     "brainseg_cli.training.validation.Validation.measure": "epoch 1 is saved up to its batch 2",
-    "brainseg_cli.train.run.sweep_thresholds": "epoch 3 is saved",
+    "brainseg_cli.train.conclude.sweep_thresholds": "epoch 3 is saved",
     "brainseg_cli.evaluate.run.measure_all": "it is trained, the report is not made",
 }
 

@@ -199,7 +199,7 @@ def test_memory_does_not_grow_with_the_number_of_slices(run: Path, tmp_path: Pat
 
     few, many = peak("s_[1-3]?.png", "few"), peak("s_*.png", "many")
     assert len(names(tmp_path / "few")) == 30 and len(names(tmp_path / "many")) == 400
-    assert many < 1.5 * few  # 400 slices and their probabilities would be 25 MB
+    assert many < few + 3_000_000  # 400 slices and their probabilities would be 25 MB; how many wait varies
 
 
 def test_an_image_of_other_channels_fails_alone(run: Path, tmp_path: Path, rng: np.random.Generator) -> None:

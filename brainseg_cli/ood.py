@@ -25,6 +25,8 @@ RARE = 0.002
 """The share of training slices that may lie beyond either end of a range."""
 SLACK_SHAPE, SLACK_INTENSITY = 0.05, 0.15
 """By which a range is widened: a share of its width, or of each of its ends."""
+FEW = 100
+"""Slices that say little about what is rare: of so many the slack is doubled, of fewer it is more."""
 EDGE_PX = 2
 
 CHANNELS, INTENSITY, HEAD, ORIENTATION = "channels", "intensity", "head", "orientation"
@@ -74,34 +76,41 @@ def measure_look(image: Image) -> dict[str, float] | None:
 
 
 def learn_ranges(images: Iterable[Image]) -> Ranges:
-    """The range of each measure over training slices (H, W, C) uint8, all but the rarest, widened a little.
+    """The range of each measure over training slices (H, W, C) uint8, all but the rarest, widened a little, and
+    more where there are few.
 
     Nothing in it where no slice can be judged.
     """
     found = [measures for image in images if (measures := measure_look(image)) is not None]
     ranges: Ranges = {}
+    unsure = 1 + FEW / len(found) if found else 1.0
     for name in found[0] if found else ():
         low, high = np.quantile([measures[name] for measures in found], [RARE, 1 - RARE]).tolist()
         low, high = (
-            (low - SLACK_SHAPE * (high - low), high + SLACK_SHAPE * (high - low))
+            (low - unsure * SLACK_SHAPE * (high - low), high + unsure * SLACK_SHAPE * (high - low))
             if name in SHAPES
-            else (low * (1 - SLACK_INTENSITY), high * (1 + SLACK_INTENSITY))
+            else (low / (1 + unsure * SLACK_INTENSITY), high * (1 + unsure * SLACK_INTENSITY))
         )
         ranges[name] = (round(low, 4), round(high, 4))
     return ranges
 
 
-def find_unlike(image: Image, ranges: Ranges, channels: int) -> list[str]:
-    """What of an (H, W, C) uint8 slice is unlike the training of a model that takes so many `channels`: of REASONS.
+def find_unlike(image: Image, *, known: Iterable[tuple[int, Ranges]]) -> list[str]:
+    """What of an (H, W, C) uint8 slice is unlike the training of any model, `known` by its channels and ranges.
 
-    Empty for a slice with nothing unusual, or too little on it. A grey slice has its level compared with every
-    channel's, because it is repeated for them.
+    Of REASONS, in their order; empty for a slice with nothing unusual, or too little on it. A grey slice has its level
+    compared with every channel's, because it is repeated for them. A model without ranges is told apart by its
+    channels alone.
     """
-    reasons = [CHANNELS] if image.shape[2] != channels else []
-    if not ranges or (measures := measure_look(image)) is None:
-        return reasons
-    if image.shape[2] == 1:
-        measures |= {f"{name}_{n}": measures[f"{name}_0"] for name in ("median", "high") for n in range(channels)}
-    beyond = {name for name, (low, high) in ranges.items() if not low <= measures.get(name, low) <= high}
-    found = {SHAPES.get(name, INTENSITY) for name in beyond}
-    return reasons + [reason for reason in REASONS if reason in found]
+    found: set[str] = set()
+    measures: dict[str, float] | None = None
+    for channels, ranges in known:
+        if image.shape[2] != channels:
+            found.add(CHANNELS)
+        if ranges and measures is None:
+            measures = measure_look(image) or {}
+        for name, (low, high) in ranges.items():
+            of_grey = f"{name.partition('_')[0]}_0" if image.shape[2] == 1 and name not in SHAPES else name
+            if measures and not low <= measures.get(of_grey, low) <= high:
+                found.add(SHAPES.get(name, INTENSITY))
+    return [reason for reason in REASONS if reason in found]

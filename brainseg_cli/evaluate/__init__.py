@@ -14,7 +14,6 @@ __all__ = [
     "Evaluation",
     "Side",
     "conclude",
-    "is_kfold",
     "measure_folders",
     "measure_kfold",
     "measure_run",

@@ -13,7 +13,7 @@ from brainseg_cli.models.locate import Bundle, BundleInfo, open_bundles
 from brainseg_cli.models.runtimes import Choice, Tell, open_network, tell_nobody
 from brainseg_cli.models.segmenter import Network, Prepared, Segmenter, apply_threshold
 from brainseg_cli.models.tta import views
-from brainseg_cli.ood import REASONS, find_unlike
+from brainseg_cli.ood import find_unlike
 from brainseg_cli.types import Image, Mask, Probs, Tta
 
 
@@ -108,9 +108,7 @@ class Ensemble:
 
     def find_unlike(self, image: Image) -> list[str]:
         """What of an (H, W, C) uint8 image is unlike any member's training, as `ood.find_unlike`."""
-        kinds = {str(bundle.ranges): bundle for bundle in self.bundles}.values()  # of an exported twin, once
-        found = {reason for each in kinds for reason in find_unlike(image, each.ranges, len(each.channel_names))}
-        return [reason for reason in REASONS if reason in found]
+        return find_unlike(image, known=((len(bundle.channel_names), bundle.ranges) for bundle in self.bundles))
 
     def check_channels(self, image: Image) -> None:
         """InputError for an image that any member would refuse."""

@@ -9,6 +9,7 @@ import numpy as np
 from brainseg_cli.errors import BrainsegError
 from brainseg_cli.io.embedded import read_about
 from brainseg_cli.io.images import read_bytes, read_mask
+from brainseg_cli.ood import REASONS
 from brainseg_cli.predict.settings import is_made_alike
 from brainseg_cli.types import Json, Mask
 
@@ -42,6 +43,8 @@ def find_recorded(target: Path, map_target: Path | None, wanted: Json) -> Json |
         return None
     made = about["provenance"]
     if set(about) != {*FINDING, "provenance"} or any(type(about[name]) not in kinds for name, kinds in FINDING.items()):
+        return None
+    if not all(reason in REASONS for reason in about["ood"]):
         return None
     try:
         same_map = map_target is None or made.get("probabilities_sha256") == hash_bytes(read_bytes(map_target))

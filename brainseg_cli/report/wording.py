@@ -92,6 +92,10 @@ def tell_where(summary: Json) -> str:
     parts = [f"{summary['split']} split"] if summary.get("split") else []
     if summary.get("epoch") is not None:
         parts.append(f"epoch {summary['epoch']}")
+    if summary.get("folds"):
+        parts.append(f"each patient by the one of {summary['folds']} networks that has not seen them")
+    if summary.get("threshold") is None and summary.get("thresholds"):
+        parts.append(f"thresholds by fold {', '.join(f'{each:.4g}' for each in summary['thresholds'])}")
     if summary.get("threshold") is not None:
         origin = {"val": "chosen on val", "given": "as given", "default": "the default"}[summary["threshold_from"]]
         parts.append(f"threshold {summary['threshold']:.4g}, {origin}")

@@ -23,7 +23,7 @@ from brainseg_cli.models.bundle import save_bundle
 from brainseg_cli.models.devices import choose_precision, describe_device, deterministic
 from brainseg_cli.models.locate import BundleInfo
 from brainseg_cli.train.conclude import conclude
-from brainseg_cli.training.distributed import World, join
+from brainseg_cli.training.distributed import ALONE, World, join
 from brainseg_cli.training.engine import THRESHOLD, Engine, Observer
 from brainseg_cli.training.faults import explaining
 from brainseg_cli.training.loader import find_smallest_batch
@@ -74,12 +74,7 @@ def train(
             _refuse_existing(out, overwrite=overwrite)
         dataset = load_dataset(dataset_path, verify=verify and world.leads)
         dataset = dataset.with_fold(fold, val=config.train.choose == "best")
-        _check_trainable(dataset)
-        _check_shares(dataset, config, world)
-        torch.manual_seed(config.train.seed)
-        model = build_model(config.model, len(dataset.info.channel_names))
-        size, channels = config.preprocess.size, len(dataset.info.channel_names)
-        check_trainable(model, (find_smallest_batch(dataset, config), channels, size, size))
+        model = begin_model(dataset, config, world)
         info = RunInfo(
             brainseg_version=__version__,
             torch_version=torch.__version__,
@@ -99,6 +94,20 @@ def train(
         if world.leads:
             _begin(run, config, info, dataset)
         return _run(run, model, dataset, config, info, world, device, observer, workers, state=None)
+
+
+def begin_model(dataset: Dataset, config: Config, world: World = ALONE) -> nn.Module:
+    """The network as `train` begins with it, seeded; `dataset` has train, val and test.
+
+    UsageError where it, or the dataset, cannot be trained on as `config` says; DownloadError as `build_model`.
+    """
+    _check_trainable(dataset)
+    _check_shares(dataset, config, world)
+    torch.manual_seed(config.train.seed)
+    size, channels = config.preprocess.size, len(dataset.info.channel_names)
+    model = build_model(config.model, channels)
+    check_trainable(model, (find_smallest_batch(dataset, config), channels, size, size))
+    return model
 
 
 def resume(

@@ -117,7 +117,8 @@ def test_a_fold_that_is_missing_is_named(trained: Path, brainseg: Callable[..., 
     part = Path(shutil.copytree(trained, tmp_path / "part"))
     shutil.rmtree(part / "fold1")
     ended = brainseg("eval", part, "-o", tmp_path / "a")
-    assert ended.code == 1 and "has not every fold once: 1 (brainseg train --fold all --resume" in ended.err
+    assert ended.code == 1 and "part: has not every fold: " in ended.err
+    assert f"(brainseg train --resume -o {part})" in ended.err
 
 
 def test_going_on_leaves_what_is_whole_and_ends_the_same(
@@ -137,6 +138,60 @@ def test_going_on_leaves_what_is_whole_and_ends_the_same(
         assert (part / name).read_bytes() == (trained / name).read_bytes(), name
     for path in (trained / "out-of-fold").rglob("*.png"):
         assert (part / path.relative_to(trained)).read_bytes() == path.read_bytes()
+
+
+def test_a_fold_that_was_evaluated_half_trained_is_not_done(
+    trained: Path, folds: Path, train: Callable[..., Any], brainseg: Callable[..., Any], tmp_path: Path
+) -> None:
+    from brainseg_cli.cli.train_table import TrainTable
+
+    out, told = tmp_path / "kfold", TrainTable.on_epoch
+
+    def interrupt(*arguments: Any, **options: Any) -> None:
+        told(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainTable, "on_epoch", interrupt)
+        assert train(folds, "--preset", "fast", "--fold", "all", "-o", out).code == 130
+    assert brainseg("eval", out / "fold0").code == 0 and (out / "fold0" / "report" / "summary.json").exists()
+    ended = train("--resume", "-o", out, settings=())
+    assert ended.code == 0, ended.err
+    for name in ("report/summary.json", "fold0/model/model.safetensors", "fold0/metrics.csv"):
+        assert (out / name).read_bytes() == (trained / name).read_bytes(), name
+
+
+def test_a_dataset_that_was_prepared_anew_is_not_gone_on_with(
+    trained: Path, folds: Path, phantom: Path, train: Callable[..., Any], brainseg: Callable[..., Any], tmp_path: Path
+) -> None:
+    part, other = Path(shutil.copytree(trained, tmp_path / "part")), tmp_path / "other"
+    shutil.rmtree(part / "fold2")
+    prepare.write_dataset(prepare.check(phantom, split=f"kfold:{FOLDS}", seed=7, workers=1), other)
+    ended = train(other, "--resume", "-o", part, settings=())
+    assert ended.code == 1 and "not the split, that fold0 was trained with" in ended.err
+    assert not (part / "fold2").exists()
+    mixed = Path(shutil.copytree(trained, tmp_path / "mixed"))
+    shutil.rmtree(mixed / "fold1")
+    assert train(other, "--preset", "fast", "--fold", "1", "-o", mixed / "fold1").code == 0
+    ended = brainseg("eval", mixed, "-o", tmp_path / "a")
+    assert ended.code == 1 and ("tested by several" in ended.err or "tested by none" in ended.err)
+
+
+def test_a_fold_whose_bundle_was_changed_is_told(trained: Path, brainseg: Callable[..., Any], tmp_path: Path) -> None:
+    part = Path(shutil.copytree(trained, tmp_path / "part"))
+    about = part / "fold1" / "model" / "brainseg.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"threshold": 0.05}))
+    ended = brainseg("eval", part, "-o", tmp_path / "a")
+    assert ended.code == 1 and "fold1/model/brainseg.json: is not as it was written" in ended.err
+    assert brainseg("eval", part, "-o", tmp_path / "a", "--no-verify").code == 0
+
+
+def test_what_lies_in_the_folder_is_not_lost(folds: Path, train: Callable[..., Any], tmp_path: Path) -> None:
+    note = tmp_path / "k" / "out-of-fold" / "notes.txt"
+    note.parent.mkdir(parents=True)
+    note.write_text("mine")
+    assert train(folds, "--preset", "fast", "--fold", "all", "-o", tmp_path / "k").code == 1
+    assert note.read_text() == "mine"
 
 
 def test_an_interrupt_says_how_the_whole_goes_on(
@@ -160,6 +215,7 @@ def test_an_interrupt_says_how_the_whole_goes_on(
         (("FOLDS", "--fold", "some"), 2, "neither a number nor all"),
         (("FOLDS", "--fold", "all", "--devices", "2"), 2, "--fold K --devices N"),
         (("FLAT", "--fold", "all"), 2, "datasets prepared with --split kfold:K"),
+        (("--resume", "--fold", "all", "--devices", "2"), 2, "one device"),
         (("--resume", "--fold", "1"), 2, "keeps its fold"),
         (("--resume", "--fold", "all"), 1, "holds no fold that has begun"),
     ],
@@ -173,7 +229,25 @@ def test_what_cannot_be(
     assert not (tmp_path / "k").exists()
 
 
+def test_overwriting_leaves_nothing_of_an_older_one_with_more_folds_and_nothing_else_is_removed(
+    trained: Path, folds: Path, train: Callable[..., Any], tmp_path: Path
+) -> None:
+    part = Path(shutil.copytree(trained, tmp_path / "k"))
+    shutil.copytree(part / "fold0", part / "fold3")
+    (part / "folders of mine").mkdir()
+    before = sorted(part.rglob("*"))
+    refused = train(folds, "--fold", "all", "-o", part, "--overwrite", settings=("--set", "model.encoder=tu-none"))
+    assert refused.code == 2 and sorted(part.rglob("*")) == before
+    ended = train(folds, "--preset", "fast", "--fold", "all", "-o", part, "--overwrite", "--epochs", "1")
+    assert ended.code == 0, ended.err
+    assert {path.name for path in part.iterdir()} == {path.name for path in trained.iterdir()} | {"folders of mine"}
+    assert read_summary(part / "report")["configuration"]["train"]["epochs"] == 1
+    (tmp_path / "other" / "out-of-fold").mkdir(parents=True)
+    refused = train(folds, "--fold", "all", "-o", tmp_path / "other", "--overwrite")
+    assert refused.code == 1 and "holds something else than a k-fold (give another -o)" in refused.err
+
+
 def test_what_is_there_is_not_written_over(trained: Path, run: Path, folds: Path, brainseg: Callable[..., Any]) -> None:
-    for place, told in ((trained, "already holds folds (--resume goes on with it"), (run, "holds a single run")):
+    for place, told in ((trained, "already holds a k-fold (--resume goes on with it"), (run, "holds a single run")):
         ended = brainseg("train", folds, "--fold", "all", "-o", place, "--device", "cpu")
         assert ended.code == 1 and told in ended.err

@@ -22,7 +22,7 @@ def test_few_are_unlike_other_patients_and_turned_ones_are(lgg: Path) -> None:
     ranges = learn_ranges(read(patients[::2], 3))
     seen = [image for image in read(patients[1::4], 5) if measure_look(image) is not None]
     assert len(seen) > 50
-    assert sum(bool(find_unlike(image, ranges, 3)) for image in seen) < 0.15 * len(seen)
-    turned = [find_unlike(np.rot90(image).copy(), ranges, 3) for image in seen]
+    assert sum(bool(find_unlike(image, known=[(3, ranges)])) for image in seen) < 0.15 * len(seen)
+    turned = [find_unlike(np.rot90(image).copy(), known=[(3, ranges)]) for image in seen]
     assert sum("orientation" in found for found in turned) > 0.6 * len(seen)
-    assert all({"intensity", "head"} <= set(find_unlike(255 - image, ranges, 3)) for image in seen)
+    assert all({"intensity", "head"} <= set(find_unlike(255 - image, known=[(3, ranges)])) for image in seen)

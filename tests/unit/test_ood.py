@@ -48,7 +48,7 @@ def test_what_is_unlike_is_named(name: str, ranges: Ranges) -> None:
     change, wanted = CHANGES[name]
     rng = np.random.default_rng(1)
     for _ in range(20):
-        found = find_unlike(change(draw_head(rng)), ranges, 3)
+        found = find_unlike(change(draw_head(rng)), known=[(3, ranges)])
         assert set(wanted) <= set(found) and (wanted or not found), found
 
 
@@ -57,7 +57,7 @@ def test_noise_and_a_page_are_no_head(ranges: Ranges) -> None:
     page = np.full((96, 96, 3), 255, np.uint8)
     cv2.putText(page, "REPORT", (4, 50), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (0, 0, 0), 2)
     for image in (rng.integers(0, 256, (96, 96, 3), np.uint8), page):
-        assert "head" in find_unlike(image, ranges, 3)
+        assert "head" in find_unlike(image, known=[(3, ranges)])
 
 
 def test_size_and_margin_change_little() -> None:
@@ -72,12 +72,15 @@ def test_a_slice_with_little_on_it_is_not_judged(ranges: Ranges) -> None:
     image = np.zeros((96, 96, 3), np.uint8)
     side = int((LEAST_SHARE * 0.8) ** 0.5 * 96)
     image[:side, :side] = 200
-    assert measure_look(image) is None and find_unlike(image, ranges, 3) == []
+    assert measure_look(image) is None and find_unlike(image, known=[(3, ranges)]) == []
     assert learn_ranges([image]) == learn_ranges([]) == {}
-    assert find_unlike(draw_head(np.random.default_rng(4)), {}, 3) == []  # nothing is known of the training
+    assert find_unlike(draw_head(np.random.default_rng(4)), known=[(3, {})]) == []  # nothing is known of the training
 
 
 def test_a_grey_slice_is_held_against_every_channel(ranges: Ranges) -> None:
     image = draw_head(np.random.default_rng(5))[..., :1]
-    assert find_unlike(image, ranges, 1) == []
-    assert find_unlike(np.clip(image * 2.0, 0, 255).astype(np.uint8), ranges, 3)[:2] == ["channels", "intensity"]
+    assert find_unlike(image, known=[(1, ranges)]) == []
+    assert find_unlike(np.clip(image * 2.0, 0, 255).astype(np.uint8), known=[(3, ranges)])[:2] == [
+        "channels",
+        "intensity",
+    ]

@@ -23,6 +23,7 @@ from brainseg_cli.errors import InputError, UsageError
 from brainseg_cli.io.images import read_image, to_uint8
 from brainseg_cli.io.inputs import find_inputs
 from brainseg_cli.metrics.finding import describe_finding
+from brainseg_cli.models.built_in import DEFAULT_MODEL, FOLDER, find_built_in, list_built_in
 from brainseg_cli.postprocess import Postprocess, postprocess
 from brainseg_cli.types import Image, Json, Mask, PredictPrecision, Probs, Runtime, Tta
 
@@ -174,14 +175,14 @@ class Model:
 
 
 def load_model(
-    path_or_name: AnyPath | Sequence[AnyPath],
+    path_or_name: AnyPath | Sequence[AnyPath] = FOLDER / DEFAULT_MODEL,
     *,
     device: str = "auto",
     runtime: Runtime = "auto",
     precision: PredictPrecision = "auto",
     verify: bool = True,
 ) -> Model:
-    """A trained model: a run, its model/ folder, a k-fold (a folder of runs fold*), or several, asked as one.
+    """A trained model: a built-in one, a run, its model/ folder, a k-fold (a folder of runs fold*), or several as one.
 
     `device` is `auto` (the first GPU, else Apple's, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`. `runtime` and
     `precision` are `models.runtimes.Choice`'s: `auto` takes the fastest that is there and agrees with PyTorch in
@@ -199,9 +200,9 @@ def load_model(
 
     several = [path_or_name] if isinstance(path_or_name, str | PathLike) else path_or_name
     paths = [Path(path) for path in several]
-    if missing := next((path for path in paths if not path.exists()), None):
+    if missing := next((path for path in paths if not path.exists() and find_built_in(path) is None), None):
         raise InputError(
-            "is not there, and no built-in model is called so: there are none yet",
+            f"is not there, and no built-in model is called so: there is {', '.join(list_built_in())}",
             where=missing,
             hint="give a run, its model/ folder, or a folder of runs fold*",
         )

@@ -36,6 +36,7 @@ from brainseg_cli.cli.options import (
     request_inputs,
 )
 from brainseg_cli.errors import EXIT_FAILED, EXIT_PARTIAL, Interrupted, UsageError, count
+from brainseg_cli.models.built_in import DEFAULT_MODEL, FOLDER
 from brainseg_cli.types import Json, MaskFormat, PredictPrecision, ProbsFormat, Tta
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ def predict_command(
         typer.Option(
             "-m",
             "--model",
-            help="A run, the model/ folder of one, or a folder of runs fold0, fold1, ... Several are averaged.",
+            help="A run, its model/ folder, a k-fold, an exported file or a built-in model. Several are averaged.",
             envvar="BRAINSEG_MODEL",
-            show_default=False,
+            show_default=DEFAULT_MODEL,
         ),
     ] = None,
     out: Annotated[
@@ -150,7 +151,8 @@ def predict_command(
     """
     console = Console(quiet=quiet, verbose=verbose)
     if not model:
-        raise UsageError("no model was named", hint="-m RUN, or BRAINSEG_MODEL")
+        model = [FOLDER / DEFAULT_MODEL]  # whatever else is called so here
+        console.say(f"no -m: the built-in {DEFAULT_MODEL}, for non-commercial use (its card: brainseg info --models)")
     if out == STDOUT and as_json:
         raise UsageError("-o - and --json would both go to stdout", hint="give one of them")
     request = request_inputs(

@@ -55,7 +55,9 @@ def train_command(
     out: Out = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="classic, default, fast or demo.", envvar="BRAINSEG_PRESET", show_default="default"),
+        typer.Option(
+            help="default, best, fast, small, classic, demo.", envvar="BRAINSEG_PRESET", show_default="default"
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file over the preset.", envvar="BRAINSEG_CONFIG")] = None,
     assignments: Annotated[
@@ -141,10 +143,11 @@ def train_command(
         raise UsageError(f"--fold {fold!r} is neither a number nor {ALL_FOLDS}")
     if resume and fold not in (None, ALL_FOLDS):
         raise UsageError("a resumed run keeps its fold", hint="of a k-fold --resume -o its folder goes on with all")
-    if fold == ALL_FOLDS and (devices > 1 or is_under_torchrun()):
+    several = devices > 1 or is_under_torchrun()
+    if several and (fold == ALL_FOLDS or (resume and out is not None and _is_kfold(out))):
         raise UsageError(
             "--fold all trains one fold after another on one device",
-            hint="each with --fold K --devices N -o RUN/foldK, then --fold all --resume -o RUN",
+            hint="each with --fold K --devices N -o RUN/foldK, then --resume -o RUN",
         )
     if is_under_torchrun() and (demo or devices > 1):
         raise UsageError(
@@ -169,10 +172,9 @@ def train_command(
         console.detail(resolved.to_toml())
     console.say("loading PyTorch")
     from brainseg_cli.cli.training import Asked, train_kfold, train_run
-    from brainseg_cli.training.run_folder import is_kfold
 
     asked = Asked(dataset, resolved, preset, device, workers, verify=not no_verify, overwrite=overwrite)
-    if fold == ALL_FOLDS or (resume and is_kfold(out)):
+    if fold == ALL_FOLDS or (resume and _is_kfold(out)):
         evaluation = train_kfold(asked, out, console)
         told: Json = {"folds": evaluation.summary["folds"]}
     else:
@@ -190,6 +192,12 @@ def train_command(
         emit_json({"run": str(out), **told, "report": evaluation.summary})
     else:
         emit(str(out))
+
+
+def _is_kfold(out: Path) -> bool:
+    from brainseg_cli.training.run_folder import is_kfold
+
+    return is_kfold(out)
 
 
 def _collect_overrides(context: typer.Context, assignments: list[str]) -> dict[str, Any]:

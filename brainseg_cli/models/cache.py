@@ -12,6 +12,7 @@ from pathlib import Path
 from brainseg_cli.errors import BrainsegError
 from brainseg_cli.io.atomic import sync_file, sync_folder
 from brainseg_cli.io.inputs import is_there
+from brainseg_cli.models.built_in import is_built_in
 from brainseg_cli.models.exported import import_runtime
 from brainseg_cli.models.locate import Bundle
 from brainseg_cli.models.metadata import seal
@@ -92,7 +93,7 @@ def move(files: list[Path], folder: Path) -> None:
 
 
 def _list_places(folder: Path) -> list[Path]:
-    places = [folder / "cache"]
+    places = [] if is_built_in(folder) else [folder / "cache"]
     with suppress(RuntimeError):  # a user without a home
         places.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brainseg")
     return places

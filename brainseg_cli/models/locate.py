@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from brainseg_cli.io.contracts import Contract, check_contract
 from brainseg_cli.io.images import read_bytes
 from brainseg_cli.io.inputs import natural_order
 from brainseg_cli.io.sums import check_own_sum, check_sums
+from brainseg_cli.models.built_in import find_built_in, list_built_in
 from brainseg_cli.models.metadata import INFO, check_seal, is_export, list_parts, read_metadata
 from brainseg_cli.ood import Ranges
 
@@ -77,28 +79,33 @@ class Bundle:
 
 
 def find_bundle(path: Path) -> Path:
-    """The model/ folder of a run, or `path` itself where it is one or an exported file. InputError for no model."""
-    found = _look_in(path)
+    """The model/ folder of a run, or `path` itself where it is one or an exported file, or a built-in model's name.
+
+    InputError for no model.
+    """
+    found = _look_in(path) or find_built_in(path)
     if found is None:
         runs_code = path.suffix.lower() in PICKLES
         told = "is not loaded: a file of this kind can run code" if runs_code else "holds no model"
-        raise InputError(told, where=path, hint="give a run, its model/ folder, or an .onnx or .xml file")
+        names = " or ".join(list_built_in())
+        raise InputError(told, where=path, hint=f"give a run, its model/ folder, an .onnx or .xml file, or {names}")
     return found
 
 
 def find_bundles(path: Path) -> list[Path]:
     """The model/ folders that `path` stands for, at least one, folds in natural order; or an exported file.
 
-    One for a run or a model/ folder. A folder without a model whose sub-folders fold* each hold one is a
-    k-fold: all of them. InputError where there is no model, or where a fold has none.
+    One for a run or a model/ folder. A folder without a model whose sub-folders fold0, fold1, ... each hold one is
+    a k-fold: all of them. InputError where there is no model, or where a fold has none.
     """
     folds = find_folds(path) if _look_in(path) is None else []
     return [find_bundle(fold) for fold in folds] or [find_bundle(path)]
 
 
 def find_folds(path: Path) -> list[Path]:
-    """The folders fold* in `path`, in natural order; none where it is no folder."""
-    return natural_order(fold for fold in path.glob("fold*") if fold.is_dir())
+    """The folders fold0, fold1 or fold_0 and so on in `path`, in natural order; none where it is no folder."""
+    numbered = (fold for fold in path.glob("fold*") if re.fullmatch(r"fold[-_]?\d+", fold.name))
+    return natural_order(fold for fold in numbered if fold.is_dir())
 
 
 def open_bundle(path: Path, *, verify: bool = True) -> Bundle:

@@ -86,7 +86,6 @@ def test_help_names_every_verb_and_says_it_is_no_medical_device(brainseg: Callab
         [],
         ["segment"],
         ["predict"],
-        ["predict", "x.png"],
         ["predict", "x.png", "-m", "run", "--threshold", "1.5"],
         ["predict", "x.png", "-m", "run", "--format", "gif"],
         ["train", "--no-such-option"],
@@ -217,9 +216,11 @@ main()
 @pytest.mark.parametrize(
     ("arguments", "option"),
     [
-        (["predict", "x.png", "-m", "m", "-o", ""], "-o"),
-        (["predict", "x.png", "-m", "", "-o", "m"], "-m"),
+        (["predict", "x.png", "-m", "m", "-o", ""], "--out"),
+        (["predict", "x.png", "-m", "", "-o", "m"], "--model"),
         (["train", "d", "--out="], "--out"),
+        (["predict", "x.png", "-m", "m", "-qo", ""], "--out"),
+        (["prepare", "", "-o", "d"], "source"),
         (["eval", "--reference", "", "--prediction", "m"], "--reference"),
     ],
 )

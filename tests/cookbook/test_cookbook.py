@@ -38,8 +38,10 @@ def cook(kitchen: Path, image: str) -> dict[str, str]:
             text=True,
             timeout=300,
         )
-        told = "" if "--fail-under" in recipe else done.stderr  # a gate that is not met is told
-        assert (done.returncode, told) == (0, ""), f"{recipe}\n{done.stdout[-2000:]}{done.stderr}"
+        # what was trained in seconds on a few slices finds many unlike them; a gate that is not met is told
+        told = [line for line in done.stderr.splitlines() if "unlike what the model was trained on" not in line]
+        told = [] if "--fail-under" in recipe else told
+        assert (done.returncode, told) == (0, []), f"{recipe}\n{done.stdout[-2000:]}{done.stderr}"
         printed[recipe] = done.stdout
     return printed
 

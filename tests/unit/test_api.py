@@ -125,7 +125,7 @@ def test_an_array_gives_what_the_network_says_of_it(run: Path, model: Model, ima
     np.testing.assert_array_equal(found.probs, probs)
     np.testing.assert_array_equal(found.mask, mask)
     assert 0 < mask.sum() < mask.size and found.mask.dtype == np.uint8 and found.probs.dtype == np.float32
-    ood = find_unlike(image, bundle.ranges, 3)
+    ood = find_unlike(image, known=[(3, bundle.ranges)])
     assert found.finding == describe_finding(mask, probs) | {"disagreement": None, "ood": ood}
     assert list(found.finding)[-2:] == ["disagreement", "ood"] and found.path is None
 
@@ -394,7 +394,7 @@ def test_several_models_are_asked_as_one(run: Path, other: Path, image: np.ndarr
 
 def test_a_name_that_is_no_path_is_told_so(tmp_path: Path) -> None:
     for name in ("lgg-fast", tmp_path / "gone", ["lgg-fast"]):
-        with pytest.raises(InputError, match="no built-in model is called so: there are none yet") as caught:
+        with pytest.raises(InputError, match="no built-in model is called so: there is lgg-small") as caught:
             load_model(name)  # type: ignore[arg-type]
         assert caught.value.where is not None and "\n" not in str(caught.value)
     with pytest.raises(InputError, match="holds no model"):

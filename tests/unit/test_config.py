@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from brainseg_cli.config import DEFAULT_PRESET, Config, list_presets, load_config, read_config
 from brainseg_cli.errors import InputError, UsageError
 
-PRESETS = ["classic", "default", "demo", "fast"]
+PRESETS = ["best", "classic", "default", "demo", "fast", "small"]
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -44,7 +44,7 @@ def test_classic_is_the_keras_recipe() -> None:
 
 
 def test_a_preset_that_is_none() -> None:
-    with pytest.raises(UsageError, match=r"no preset 'slow' \(there are classic, default, demo, fast\)"):
+    with pytest.raises(UsageError, match=r"no preset 'slow' \(there are best, classic, default, demo, fast, small\)"):
         load_config("slow")
 
 

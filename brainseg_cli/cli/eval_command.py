@@ -208,6 +208,8 @@ def print_summary(console: Console, evaluation: "Evaluation") -> None:
     summary = evaluation.summary
     counted, leaky = summary["counted"], " LEAKY" if summary["leaky"] else ""
     where = f"{summary['split']} split" if summary["split"] else "all references"
+    if summary.get("folds"):
+        where = f"out of {summary['folds']} folds"
     at_half = summary["at_half"] if summary["threshold"] != HALF else None
     rows = [
         [name, value, _tell_interval(summary["intervals"][name]), summary["find_nothing"][name]]

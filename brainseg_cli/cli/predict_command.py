@@ -1,6 +1,7 @@
 """brainseg predict."""
 
 import os
+import shlex
 import time
 from collections import Counter
 from contextlib import ExitStack, closing
@@ -200,6 +201,7 @@ def predict_command(
     tally = _Tally(plan)
     try:
         choice = Choice(runtime, device, precision)
+        _warn_of_missing_folds(model, console)
         _run(plan, tally, console, choice, batch_size, workers, fail_fast=fail_fast, lines=not as_json)
     except KeyboardInterrupt:
         if plan.places.folder is None:
@@ -265,6 +267,18 @@ def _run(
                 if fail_fast:
                     break
             progress(tally.done + tally.failed, plan.inputs.total or 0, "segmenting")
+
+
+def _warn_of_missing_folds(models: list[Path], console: Console) -> None:
+    """A k-fold that was interrupted is an ensemble of fewer: that is to be known."""
+    from brainseg_cli.models.locate import find_bundles, read_info
+
+    for path in models:
+        folds = find_bundles(path)
+        wanted = read_info(folds[0]).split.partition("kfold:")[2]
+        if folds[0].parent.parent == path and wanted.isdecimal() and len(folds) < int(wanted):
+            hint = f"brainseg train --resume -o {shlex.quote(str(path))} trains the others"
+            console.warn(f"{path} has {len(folds)} of its {wanted} folds ({hint})")
 
 
 def _tell_record(outcome: "Outcome") -> Json:

@@ -127,7 +127,8 @@ def train_command(
     overrides = _collect_overrides(context, assignments or [])
     from brainseg_cli.config import DEFAULT_PRESET, load_config
 
-    preset = preset or (DEMO_PRESET if demo else DEFAULT_PRESET)
+    if preset is None:
+        preset = DEMO_PRESET if demo else DEFAULT_PRESET
     if resume:
         _refuse_with_resume(context)
         resolved = None

@@ -146,6 +146,7 @@ def train_kfold(asked: Asked, out: Path, console: Console) -> Evaluation:
             evaluation = conclude(side)
             _write_report(evaluation, out, resuming)
     print_summary(console, evaluation)
+    console.say(f"report: {RunFolder(out).report / 'report.html'}; out of fold: {out / OUT_OF_FOLD}")
     return evaluation
 
 

@@ -71,9 +71,10 @@ def check_header(data: bytes, where: Path | str) -> Header:
 
     InputError for anything else, and for a PNG that is cut off or of which a checksum does not fit.
     """
-    read = _find_reader(data)
+    is_dicom = data[128:132] == b"DICM"  # what stands before it may be a TIFF's magic number
+    read = None if is_dicom else _find_reader(data)
     if read is None:
-        known = next((name for magic, name in OTHERS.items() if data.startswith(magic)), None)
+        known = "DICOM" if is_dicom else next((name for magic, name in OTHERS.items() if data.startswith(magic)), None)
         told = f"cannot be decoded as an image: it is {f'a {known}' if known else 'none that is known'}"
         raise InputError(told, where=where, hint=READ)
     try:

@@ -144,7 +144,7 @@ def _open_export(bundle: Bundle, runtime: Runtime, precision: str, tell: Tell) -
                     return open_exported(path, [data], bundle.info, runtime, precision)
             except InputError:
                 pass  # another user's; as a damaged one it is made anew
-        tell(f"making a copy of {bundle.path} that this CPU runs faster, once")
+        tell(f"making a copy of {bundle.path} that this CPU runs faster: once, some ten seconds")
         made = write_export(bundle, name, runtime)
         return open_exported(made, [read_bytes(made)], bundle.info, runtime, precision)
     except (RuntimeError, ImportError) as error:  # the runtime's, when it is loaded or first computes

@@ -164,7 +164,11 @@ class _Planner:
             guard.read(item.path)
         if there and not (self.places.overwrite or self.places.resume):
             told = f"{there} of {total} results are already there"
-            raise OutputExistsError(told, where=first, hint="--overwrite replaces them, --resume makes what is missing")
+            raise OutputExistsError(
+                told,
+                where=first,
+                hint="--overwrite replaces them, --resume makes what is missing or was made otherwise",
+            )
 
     def plan_known(self, inputs: Inputs) -> Iterator[Job]:
         """What was checked."""

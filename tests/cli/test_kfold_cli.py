@@ -113,9 +113,15 @@ def test_eval_measures_it_again_and_compares_it(trained: Path, brainseg: Callabl
         assert ended.code == 2 and told in ended.err
 
 
-def test_a_fold_that_is_missing_is_named(trained: Path, brainseg: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_fold_that_is_missing_is_named(
+    trained: Path, phantom: Path, brainseg: Callable[..., Any], tmp_path: Path
+) -> None:
     part = Path(shutil.copytree(trained, tmp_path / "part"))
+    asked = ("predict", next(phantom.rglob("*_1.tif")), "--device", "cpu", "--runtime", "torch", "-o", tmp_path / "m")
+    assert "folds" not in brainseg(*asked, "-m", part).err
     shutil.rmtree(part / "fold1")
+    assert f"warning: {part} has 2 of its 3 folds" in brainseg(*asked, "-m", part, "--overwrite").err
+    assert "folds" not in brainseg(*asked, "-m", part / "fold0", "--overwrite").err
     ended = brainseg("eval", part, "-o", tmp_path / "a")
     assert ended.code == 1 and "part: has not every fold: " in ended.err
     assert f"(brainseg train --resume -o {part})" in ended.err

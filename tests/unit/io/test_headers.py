@@ -120,6 +120,8 @@ def test_animations_and_other_kinds_are_refused_by_their_content() -> None:
     assert "is an animation" in fault(save(picture, "PNG", **film))
     assert "has several pages" in fault(save(picture, "TIFF", **film))
     assert "it is a GIF" in fault(save(picture, "GIF", **film))
+    for preamble in (b"\0\0\0\0", b"II*\0"):  # as a file that is DICOM and TIFF has it
+        assert "it is a DICOM" in fault(preamble.ljust(128, b"\0") + b"DICM" + bytes(400))
     assert "it is a WebP" in fault(save(picture, "WEBP", **film))
     assert "it is a BMP" in fault(save(picture, "BMP"))
     assert "it is none that is known" in fault(b"anything else")

@@ -69,6 +69,16 @@ class Interrupted(BrainsegError):
     exit_code = EXIT_INTERRUPTED
 
 
+def hides_interrupt(error: BaseException) -> bool:
+    """Whether an interrupt is behind it: a library that is being imported makes an error of its own of one."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, KeyboardInterrupt):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
 def count(number: int, noun: str) -> str:
     """`1 file`, `2 files`: a number of things whose plural ends in s."""
     return f"{number} {noun}" + ("s" if number != 1 else "")

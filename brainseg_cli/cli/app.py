@@ -21,7 +21,7 @@ from brainseg_cli.cli.overlay_command import overlay_command
 from brainseg_cli.cli.predict_command import predict_command
 from brainseg_cli.cli.prepare_command import prepare_command
 from brainseg_cli.cli.train_command import train_command
-from brainseg_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, BrainsegError, UsageError
+from brainseg_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, BrainsegError, UsageError, hides_interrupt
 from brainseg_cli.io.atomic import find_remedy
 from brainseg_cli.io.headers import read_max_pixels
 
@@ -122,6 +122,10 @@ def main() -> None:
         Console().fail(str(told))
         sys.exit(EXIT_FAILED)
     except Exception as error:
+        if hides_interrupt(error):
+            _let_signals_end_it()
+            Console().fail("interrupted")
+            sys.exit(EXIT_INTERRUPTED)
         # a fault of the program: the user cannot mend it, so says how to report it
         _debug_reraise()
         Console().fail(f"a fault of brainseg: {type(error).__name__}: {error} (brainseg --debug ... shows where)")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._guards import detect_fake_mode
 
 from brainseg_cli.config import PreprocessConfig
-from brainseg_cli.errors import BrainsegError, InputError
+from brainseg_cli.errors import BrainsegError, InputError, hides_interrupt
 from brainseg_cli.models.bundle import load_network
 from brainseg_cli.models.exported import INPUT, OUTPUT, import_runtime, load_openvino, open_exported
 from brainseg_cli.models.locate import Bundle, BundleInfo
@@ -200,6 +200,8 @@ def exporting(form: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:  # they share no base but this
+        if hides_interrupt(error):
+            raise KeyboardInterrupt from None
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BrainsegError(f"this network has no {form} form: {reason}") from None
 

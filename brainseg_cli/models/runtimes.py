@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from brainseg_cli.errors import BrainsegError, InputError, UsageError
+from brainseg_cli.errors import BrainsegError, InputError, UsageError, hides_interrupt
 from brainseg_cli.io.images import read_bytes
 from brainseg_cli.models.exported import MODULES, check_precision, open_exported
 from brainseg_cli.models.locate import Bundle
@@ -148,6 +148,8 @@ def _open_export(bundle: Bundle, runtime: Runtime, precision: str, tell: Tell) -
         made = write_export(bundle, name, runtime)
         return open_exported(made, [read_bytes(made)], bundle.info, runtime, precision)
     except (RuntimeError, ImportError) as error:  # the runtime's, when it is loaded or first computes
+        if hides_interrupt(error):
+            raise KeyboardInterrupt from None
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BrainsegError(f"{runtime} cannot run this network: {reason}") from None
 

@@ -187,6 +187,17 @@ def test_an_interrupt_ends_in_130(brainseg: Callable[..., Any], monkeypatch: pyt
     assert "Traceback" not in ended.err
 
 
+def test_an_interrupt_that_a_library_made_another_error_of_ends_in_130(
+    brainseg: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:  # as an extension does that is interrupted while it is imported
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr("brainseg_cli.overlay.overlay", fail)
+    ended = brainseg("overlay", "x.png", "--masks", "m")
+    assert (ended.code, ended.out, ended.err) == (130, "", "error: interrupted\n")
+
+
 def test_a_real_interrupt_ends_in_130(tmp_path: Path) -> None:
     code = f"{CALL}\nimport os, signal, brainseg_cli.overlay as o\n"
     # a test run started in the background inherits an ignored SIGINT

@@ -179,6 +179,17 @@ def test_where_the_faster_one_fails_pytorch_does_it_and_it_is_told(
     assert len(list((copied / "cache").iterdir())) == 2  # what was there; nothing is left of this
 
 
+def test_an_interrupt_while_a_runtime_is_loaded_is_not_taken_for_its_fault(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(*_: Any) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(runtimes, "open_exported", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        open_network(open_bundle(copied), Choice("auto", "cpu"))
+
+
 def test_a_runtime_that_breaks_when_it_is_loaded_is_no_fault_of_ours(
     copied: Path, info: BundleInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:

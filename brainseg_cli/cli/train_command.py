@@ -34,18 +34,8 @@ SETTINGS = {
 }
 """The settings that have a flag of their own."""
 WITH_RESUME = {
-    "dataset",
-    "out",
-    "resume",
-    "fold",
-    "device",
-    "devices",
-    "workers",
-    "no_verify",
-    "as_json",
-    "quiet",
-    "verbose",
-}
+    "dataset", "out", "resume", "fold", "device", "devices", "workers", "no_verify", "as_json", "quiet", "verbose",
+}  # fmt: skip
 
 
 @telling_launcher()

@@ -169,7 +169,9 @@ def load_config(
     """
     names = list_presets()
     if preset not in names:
-        raise UsageError(f"there is no preset {preset!r}", hint=f"there are {', '.join(names)}")
+        near = difflib.get_close_matches(preset, names, 1)
+        told = f"there is no preset {preset!r}" + (f"; did you mean {near[0]}?" if near else "")
+        raise UsageError(told, hint=f"there are {', '.join(names)}")
     merged: dict[str, Any] = tomllib.loads((_preset_folder() / f"{preset}.toml").read_text(encoding="utf-8"))
     if path is not None:
         _merge(merged, _read_toml(path))

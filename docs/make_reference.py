@@ -106,6 +106,7 @@ the result.
 |---|---|
 {environment}
 | `BRAINSEG_DEBUG` | `--debug` |
+| `BRAINSEG_MAX_PIXELS` | the most pixels that an image may have, 67108864 unless told |
 | `NO_COLOR` | no colours on stderr |
 """
 

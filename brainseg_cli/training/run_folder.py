@@ -14,6 +14,7 @@ from brainseg_cli.data.manifest import Dataset, load_dataset
 from brainseg_cli.errors import InputError
 from brainseg_cli.io.atomic import write_json, write_text
 from brainseg_cli.io.contracts import Contract, read_contract
+from brainseg_cli.models.built_in import list_built_in
 from brainseg_cli.models.locate import find_folds
 from brainseg_cli.types import Json
 
@@ -184,7 +185,10 @@ class RunFolder:
     def read_info(self) -> RunInfo:
         """run.json. InputError where the folder is no run."""
         if not self.info.exists():
-            raise InputError("is no run: it has no run.json", where=self.path, hint="brainseg train makes one")
+            is_model = str(self.path) in list_built_in() or (self.path / "brainseg.json").exists()
+            remedy = "predict runs a model by itself; then eval --reference DIR --prediction DIR measures its masks"
+            hint = remedy if is_model else "brainseg train makes one"
+            raise InputError("is no run: it has no run.json", where=self.path, hint=hint)
         return read_contract(self.info, RunInfo)
 
 

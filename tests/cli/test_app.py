@@ -125,6 +125,7 @@ def test_a_request_that_makes_no_sense_ends_in_2(
     ("arguments", "told"),
     [
         (["eval", "nowhere", "--device", "cpu"], "error: nowhere: is no run"),
+        (["eval", "lgg-small"], "error: lgg-small: is no run: it has no run.json (predict runs a model by itself"),
         (["train", "nowhere"], "error: nowhere: is no dataset"),
         (["predict", "nowhere.png", "-m", "run"], "error: nowhere.png: is not there"),
         (["overlay", "nowhere.png", "--masks", "masks"], "error: nowhere.png: is not there"),

@@ -46,6 +46,8 @@ def test_classic_is_the_keras_recipe() -> None:
 def test_a_preset_that_is_none() -> None:
     with pytest.raises(UsageError, match=r"no preset 'slow' \(there are best, classic, default, demo, fast, small\)"):
         load_config("slow")
+    with pytest.raises(UsageError, match=r"no preset 'smal'; did you mean small\? \(there are"):
+        load_config("smal")
 
 
 # who wins

@@ -45,6 +45,26 @@ class GridElastic(A.ElasticTransform):  # type: ignore[misc]
         return {"map_x": columns + field[..., 0], "map_y": rows[:, None] + field[..., 1]}
 
 
+class ChannelCopy(A.ImageOnlyTransform):  # type: ignore[misc]
+    """Copies of one channel in the place of others: of every choice of at least one, each as likely."""
+
+    def __init__(self, source: int, p: float) -> None:
+        super().__init__(p=p)
+        self.source = source
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """`replaced`: the channels, by number."""
+        others = [channel for channel in range(params["shape"][2]) if channel != self.source]
+        choice = int(self.random_generator.integers(1, 2 ** len(others)))
+        return {"replaced": [channel for bit, channel in enumerate(others) if choice >> bit & 1]}
+
+    def apply(self, img: Image, replaced: list[int], **_: Any) -> Image:
+        """(H, W, C) uint8 to a changed copy."""
+        changed = img.copy()
+        changed[..., replaced] = img[..., self.source, None]
+        return changed
+
+
 def build_augment(config: AugmentConfig) -> Augment:
     """A function (image (H, W, C) uint8, mask (H, W) in {0, 1}, seed) -> the same shapes and types, changed.
 
@@ -54,9 +74,8 @@ def build_augment(config: AugmentConfig) -> Augment:
     geometry = A.Compose(_build_geometry(config), is_check_shapes=False)
     steps = _build_intensity(config)
     of_one_channel = of_several = A.Compose(steps, is_check_shapes=False)
-    if config.channel_dropout:  # a grey image has no channel to spare
-        dropout = A.ChannelDropout((1, 1), fill=0, p=config.channel_dropout)
-        of_several = A.Compose([*steps, dropout], is_check_shapes=False)
+    if missing := _build_missing(config):  # a grey image has no channel to spare
+        of_several = A.Compose([*steps, *missing], is_check_shapes=False)
 
     def augment(image: Image, mask: Mask, seed: int) -> tuple[Image, Mask]:
         intensity = of_several if image.shape[2] > 1 else of_one_channel
@@ -112,4 +131,13 @@ def _build_intensity(config: AugmentConfig) -> list[A.BasicTransform]:
         steps.append(A.RandomToneCurve(scale=config.tone, per_channel=True, p=0.8))
     if config.noise:
         steps.append(A.GaussNoise(std_range=(0.0, config.noise), p=0.5))
+    return steps
+
+
+def _build_missing(config: AugmentConfig) -> list[A.BasicTransform]:
+    steps: list[A.BasicTransform] = []
+    if config.channel_dropout:
+        steps.append(A.ChannelDropout((1, 1), fill=0, p=config.channel_dropout))
+    if config.channel_copy:
+        steps.append(ChannelCopy(config.copied_channel, config.channel_copy))
     return steps

@@ -98,6 +98,10 @@ class AugmentConfig(Section):
     """Largest standard deviation of Gaussian noise, as a share of white."""
     channel_dropout: Share = 0.0
     """The chance that one channel is blank, as where a sequence is missing."""
+    channel_copy: Share = 0.0
+    """The chance that other channels are copies of `copied_channel`, as the LGG set fills in for a missing sequence."""
+    copied_channel: Annotated[int, Field(ge=0)] = 1
+    """Counted from 0; in the LGG set FLAIR."""
     elastic: Share = 0.0
     """The chance of an elastic deformation."""
 

@@ -21,6 +21,7 @@ ALL = AugmentConfig(
     tone=0.2,
     noise=0.05,
     channel_dropout=0.3,
+    channel_copy=0.3,
 )
 
 
@@ -108,6 +109,28 @@ def test_a_missing_channel_is_blank_and_is_one(image: np.ndarray, mask: np.ndarr
         np.testing.assert_array_equal(moved, mask)
         dropped.update(blank)
     assert dropped == {0, 1, 2}
+
+
+def test_copies_of_one_channel_stand_for_others(image: np.ndarray, mask: np.ndarray) -> None:
+    augment = build_augment(NONE.model_copy(update={"channel_copy": 1.0, "copied_channel": 2}))
+    kept, seen = image.copy(), set()
+    for seed in range(40):
+        changed, moved = augment(image, mask, seed)
+        replaced = tuple(channel for channel in (0, 1) if (changed[..., channel] == image[..., 2]).all())
+        np.testing.assert_array_equal(moved, mask)
+        for channel in {0, 1, 2} - set(replaced):
+            np.testing.assert_array_equal(changed[..., channel], image[..., channel])
+        seen.add(replaced)
+    assert seen == {(0,), (1,), (0, 1)}
+    np.testing.assert_array_equal(image, kept)
+
+
+def test_the_chance_of_a_copy_is_what_was_asked_for(image: np.ndarray, mask: np.ndarray) -> None:
+    augment = build_augment(NONE.model_copy(update={"channel_copy": 0.3}))
+    changed = sum(bool((augment(image, mask, seed)[0] != image).any()) for seed in range(300))
+    assert 60 <= changed <= 120
+    grey = image[..., :1]
+    assert all((augment(grey, mask, seed)[0] == grey).all() for seed in range(20))
 
 
 def test_without_any_change_nothing_changes(image: np.ndarray, mask: np.ndarray) -> None:

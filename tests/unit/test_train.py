@@ -390,6 +390,15 @@ def test_nothing_to_learn_from_is_refused(
         train(nobody, tmp_path / "run", tiny(), recorder, device_name="cpu")
 
 
+def test_a_channel_to_copy_that_is_none_is_refused(
+    dataset: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any
+) -> None:
+    config = tiny({"augment.channel_copy": 0.5, "augment.copied_channel": 3})
+    with pytest.raises(UsageError, match="copied_channel 3, counted from 0: the slices have 3 channels"):
+        train(dataset, tmp_path / "run", config, recorder, device_name="cpu")
+    assert not (tmp_path / "run").exists()
+
+
 def test_memory_that_does_not_suffice_is_one_line(
     dataset: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

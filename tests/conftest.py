@@ -63,6 +63,7 @@ TINY = {
     "train.epochs": 3,
     "train.batch_size": 4,
     "train.precision": "fp32",
+    "train.choose": "best",
     "optimizer.lr": 1e-2,
 }
 """A network of 80 thousand parameters: an epoch of the phantom takes a fraction of a second."""

@@ -45,9 +45,7 @@ def train_command(
     out: Out = None,
     preset: Annotated[
         str | None,
-        typer.Option(
-            help="default, best, fast, small, classic, demo.", envvar="BRAINSEG_PRESET", show_default="default"
-        ),
+        typer.Option(help="default, best, fast, classic, demo.", envvar="BRAINSEG_PRESET", show_default="default"),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file over the preset.", envvar="BRAINSEG_CONFIG")] = None,
     assignments: Annotated[

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from brainseg_cli.config import DEFAULT_PRESET, Config, list_presets, load_config, read_config
 from brainseg_cli.errors import InputError, UsageError
 
-PRESETS = ["best", "classic", "default", "demo", "fast", "small"]
+PRESETS = ["best", "classic", "default", "demo", "fast"]
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -44,10 +44,10 @@ def test_classic_is_the_keras_recipe() -> None:
 
 
 def test_a_preset_that_is_none() -> None:
-    with pytest.raises(UsageError, match=r"no preset 'slow' \(there are best, classic, default, demo, fast, small\)"):
+    with pytest.raises(UsageError, match=r"no preset 'slow' \(there are best, classic, default, demo, fast\)"):
         load_config("slow")
-    with pytest.raises(UsageError, match=r"no preset 'smal'; did you mean small\? \(there are"):
-        load_config("smal")
+    with pytest.raises(UsageError, match=r"no preset 'defalt'; did you mean default\? \(there are"):
+        load_config("defalt")
 
 
 # who wins

@@ -199,7 +199,7 @@ def build_bare_step(model: nn.Module, dataset: Dataset, config: Config, device: 
 def _configure(preset: str, image_size: int | None, encoder: str | None, batch_size: int | None) -> Config:
     given = {"preprocess.size": image_size, "model.encoder": encoder, "train.batch_size": batch_size}
     # every slice once, so that all sides do the same; the rate does not depend on which they are
-    settings: dict[str, Any] = {"train.tumour_share": 0.0, "train.epochs": 1000}
+    settings: dict[str, Any] = {"train.tumour_share": 0.0, "train.epochs": 1000, "augment.channel_copy": 0.0}
     return load_config(preset, overrides=settings | {key: value for key, value in given.items() if value is not None})
 
 

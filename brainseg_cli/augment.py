@@ -6,7 +6,7 @@ it does not depend on worker processes, on what came before, or on whether a run
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -65,16 +65,17 @@ class ChannelCopy(A.ImageOnlyTransform):  # type: ignore[misc]
         return changed
 
 
-def build_augment(config: AugmentConfig) -> Augment:
+def build_augment(config: AugmentConfig, channel_names: Sequence[str] = ()) -> Augment:
     """A function (image (H, W, C) uint8, mask (H, W) in {0, 1}, seed) -> the same shapes and types, changed.
 
+    `channel_names`, C of them, say which channel `channel_copy` copies; where its name is not among them, none.
     The same seed gives the same change. What the geometry brings in from outside is 0 in both. An image that
     nothing happens to is given back as it is, not copied.
     """
     geometry = A.Compose(_build_geometry(config), is_check_shapes=False)
     steps = _build_intensity(config)
     of_one_channel = of_several = A.Compose(steps, is_check_shapes=False)
-    if missing := _build_missing(config):  # a grey image has no channel to spare
+    if missing := _build_missing(config, channel_names):  # a grey image has no channel to spare
         of_several = A.Compose([*steps, *missing], is_check_shapes=False)
 
     def augment(image: Image, mask: Mask, seed: int) -> tuple[Image, Mask]:
@@ -134,10 +135,10 @@ def _build_intensity(config: AugmentConfig) -> list[A.BasicTransform]:
     return steps
 
 
-def _build_missing(config: AugmentConfig) -> list[A.BasicTransform]:
+def _build_missing(config: AugmentConfig, channel_names: Sequence[str]) -> list[A.BasicTransform]:
     steps: list[A.BasicTransform] = []
-    if config.channel_dropout:
+    if config.channel_copy and config.copied_channel in channel_names:
+        steps.append(ChannelCopy(channel_names.index(config.copied_channel), config.channel_copy))
+    if config.channel_dropout:  # last: a blank channel is not to be copied
         steps.append(A.ChannelDropout((1, 1), fill=0, p=config.channel_dropout))
-    if config.channel_copy:
-        steps.append(ChannelCopy(config.copied_channel, config.channel_copy))
     return steps

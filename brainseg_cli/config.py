@@ -100,8 +100,8 @@ class AugmentConfig(Section):
     """The chance that one channel is blank, as where a sequence is missing."""
     channel_copy: Share = 0.0
     """The chance that other channels are copies of `copied_channel`, as the LGG set fills in for a missing sequence."""
-    copied_channel: Annotated[int, Field(ge=0)] = 1
-    """Counted from 0; in the LGG set FLAIR."""
+    copied_channel: str = "FLAIR"
+    """By its name in dataset.json. Where no channel is called so, none is copied."""
     elastic: Share = 0.0
     """The chance of an elastic deformation."""
 
@@ -173,7 +173,7 @@ def load_config(
     """
     names = list_presets()
     if preset not in names:
-        near = difflib.get_close_matches(preset, names, 1)
+        near = difflib.get_close_matches(preset.lower(), names, 1)
         told = f"there is no preset {preset!r}" + (f"; did you mean {near[0]}?" if near else "")
         raise UsageError(told, hint=f"there are {', '.join(names)}")
     merged: dict[str, Any] = tomllib.loads((_preset_folder() / f"{preset}.toml").read_text(encoding="utf-8"))

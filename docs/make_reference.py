@@ -9,6 +9,7 @@ from typing import Any
 import typer.main
 
 from brainseg_cli.cli.app import app
+from brainseg_cli.io.headers import MAX_PIXELS
 
 HEAD = """\
 # brainseg
@@ -106,7 +107,7 @@ the result.
 |---|---|
 {environment}
 | `BRAINSEG_DEBUG` | `--debug` |
-| `BRAINSEG_MAX_PIXELS` | the most pixels that an image may have, 67108864 unless told |
+| `BRAINSEG_MAX_PIXELS` | the most pixels that an image may have, {pixels} unless told |
 | `NO_COLOR` | no colours on stderr |
 """
 
@@ -133,7 +134,7 @@ def make_reference() -> str:
             parts.append("\n".join([f"\n**{panel}**\n", *panels[panel], ""]))  # noqa: PERF401
         parts.append("\n")
     rows = [f"| `{name}` | {', '.join(sorted(options))} |" for name, options in sorted(environment.items())]
-    return "".join(parts) + TAIL.format(environment="\n".join(rows))
+    return "".join(parts) + TAIL.format(environment="\n".join(rows), pixels=MAX_PIXELS)
 
 
 def _tidy(shown: str) -> str:

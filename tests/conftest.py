@@ -58,6 +58,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SPLIT = {0: "val", SINGLE_PIXEL: "val", DEEP: "test", 3: "train", 4: "train", WITHOUT_TUMOUR: "test"}
 TINY = {
     "preprocess.size": 32,
+    "preprocess.crop": "none",
     "model.encoder": "tu-test_resnet",
     "model.decoder_channels": (16, 8, 8),
     "train.epochs": 3,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from brainseg_cli import __version__
-from brainseg_cli.config import DEFAULT_PRESET, AugmentConfig, Config
+from brainseg_cli.config import DEFAULT_PRESET, Config
 from brainseg_cli.data.manifest import Dataset, load_dataset
 from brainseg_cli.errors import DiskError, InputError, Interrupted, OutputExistsError, UsageError
 from brainseg_cli.io.atomic import check_absent, find_remedy, remove, telling
@@ -101,7 +101,7 @@ def begin_model(dataset: Dataset, config: Config, world: World = ALONE) -> nn.Mo
 
     UsageError where it, or the dataset, cannot be trained on as `config` says; DownloadError as `build_model`.
     """
-    _check_trainable(dataset, config.augment)
+    _check_trainable(dataset)
     _check_shares(dataset, config, world)
     torch.manual_seed(config.train.seed)
     size, channels = config.preprocess.size, len(dataset.info.channel_names)
@@ -176,6 +176,9 @@ def _run(
             _tell_start(log, run, dataset, config, info, world, device, state)
             if not len(dataset.rows("val")) and config.train.choose == "best":
                 observer.on_message("there is no val split: the best epoch is chosen on the slices that are trained on")
+            copied, names = config.augment.copied_channel, dataset.info.channel_names
+            if config.augment.channel_copy and len(names) > 1 and copied not in names:
+                observer.on_message(f"no channel is called {copied}: none is copied (augment.copied_channel)")
             engine = Engine(model, dataset, config, device, observer, workers=workers, state=state, world=world)
             final = engine.run(partial(_keep_best, run, dataset, config, info, world), partial(_save, run, world, log))
             world.leave()
@@ -309,15 +312,11 @@ def _sweep(run: RunFolder) -> None:
                 left.unlink()
 
 
-def _check_trainable(dataset: Dataset, augment: AugmentConfig) -> None:
+def _check_trainable(dataset: Dataset) -> None:
     if not len(dataset.rows("train")):
         raise UsageError("the dataset has no slice to train on", hint="prepare it with another --split")
     if not (dataset.slices["tumour_px"].to_numpy()[dataset.rows("train")] > 0).any():
         raise UsageError("no training slice has tumour: there is nothing to learn")
-    channels = len(dataset.info.channel_names)
-    if augment.channel_copy and 1 < channels <= augment.copied_channel:
-        told = f"augment.copied_channel {augment.copied_channel}, counted from 0: the slices have {channels} channels"
-        raise UsageError(told, hint="another, or augment.channel_copy 0")
 
 
 def _check_shares(dataset: Dataset, config: Config, world: World) -> None:

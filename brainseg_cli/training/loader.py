@@ -78,7 +78,7 @@ class SliceBatches(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
 
     @cached_property
     def augment(self) -> Augment:
-        return build_augment(self.config.augment)
+        return build_augment(self.config.augment, self.squares.dataset.info.channel_names)
 
     def __getstate__(self) -> dict[str, object]:
         """Without `augment`, which every worker process builds for itself."""

@@ -16,6 +16,7 @@ from brainseg_cli.io.atomic import write_json, write_text
 from brainseg_cli.io.contracts import Contract, read_contract
 from brainseg_cli.models.built_in import list_built_in
 from brainseg_cli.models.locate import find_folds
+from brainseg_cli.models.metadata import is_export
 from brainseg_cli.types import Json
 
 
@@ -185,11 +186,18 @@ class RunFolder:
     def read_info(self) -> RunInfo:
         """run.json. InputError where the folder is no run."""
         if not self.info.exists():
-            is_model = str(self.path) in list_built_in() or (self.path / "brainseg.json").exists()
-            remedy = "predict runs a model by itself; then eval --reference DIR --prediction DIR measures its masks"
-            hint = remedy if is_model else "brainseg train makes one"
-            raise InputError("is no run: it has no run.json", where=self.path, hint=hint)
+            raise InputError("is no run: it has no run.json", where=self.path, hint=self._suggest())
         return read_contract(self.info, RunInfo)
+
+    def _suggest(self) -> str:
+        """What to do where this is no run."""
+        is_bundle = (self.path / "brainseg.json").exists()
+        if is_bundle and RunFolder(self.path.parent).info.exists():
+            return f"its run is {self.path.parent}"
+        is_name = str(self.path) in list_built_in() and not any(self.path.glob("[!.]*"))
+        if is_bundle or is_name or is_export(self.path):
+            return "predict runs a model by itself; then eval --reference DIR --prediction DIR measures its masks"
+        return "brainseg train makes one"
 
 
 def is_kfold(path: Path) -> bool:

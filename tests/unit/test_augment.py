@@ -6,6 +6,7 @@ import pytest
 from brainseg_cli.augment import A, GridElastic, build_augment
 from brainseg_cli.config import AugmentConfig
 
+LGG = ["pre-contrast", "FLAIR", "post-contrast"]
 NONE = AugmentConfig(rotate_deg=0, zoom=0, shift=0, flip_horizontal=0)
 ALL = AugmentConfig(
     rotate_deg=25,
@@ -38,7 +39,7 @@ def mask() -> np.ndarray:
 
 
 def test_the_seed_alone_decides(image: np.ndarray, mask: np.ndarray) -> None:
-    one, other = build_augment(ALL), build_augment(ALL)
+    one, other = build_augment(ALL, LGG), build_augment(ALL, LGG)
     kept = image.copy(), mask.copy()
     seen = set()
     for seed in (3, 8, 3, 2**32 - 1, 8):
@@ -54,7 +55,7 @@ def test_the_seed_alone_decides(image: np.ndarray, mask: np.ndarray) -> None:
 
 
 def test_shapes_types_and_a_mask_of_zeros_and_ones(image: np.ndarray, mask: np.ndarray) -> None:
-    augment = build_augment(ALL)
+    augment = build_augment(ALL, LGG)
     for channels in (1, 3):
         for seed in range(30):
             changed, moved = augment(image[..., :channels], mask, seed)
@@ -112,7 +113,7 @@ def test_a_missing_channel_is_blank_and_is_one(image: np.ndarray, mask: np.ndarr
 
 
 def test_copies_of_one_channel_stand_for_others(image: np.ndarray, mask: np.ndarray) -> None:
-    augment = build_augment(NONE.model_copy(update={"channel_copy": 1.0, "copied_channel": 2}))
+    augment = build_augment(NONE.model_copy(update={"channel_copy": 1.0}), ["T1", "T2", "FLAIR"])
     kept, seen = image.copy(), set()
     for seed in range(40):
         changed, moved = augment(image, mask, seed)
@@ -126,11 +127,20 @@ def test_copies_of_one_channel_stand_for_others(image: np.ndarray, mask: np.ndar
 
 
 def test_the_chance_of_a_copy_is_what_was_asked_for(image: np.ndarray, mask: np.ndarray) -> None:
-    augment = build_augment(NONE.model_copy(update={"channel_copy": 0.3}))
+    augment = build_augment(NONE.model_copy(update={"channel_copy": 0.3}), LGG)
     changed = sum(bool((augment(image, mask, seed)[0] != image).any()) for seed in range(300))
     assert 60 <= changed <= 120
+    others = build_augment(NONE.model_copy(update={"channel_copy": 1.0}), ["red", "green", "blue"])
     grey = image[..., :1]
+    assert all((others(image, mask, seed)[0] == image).all() for seed in range(5))
     assert all((augment(grey, mask, seed)[0] == grey).all() for seed in range(20))
+
+
+def test_a_blank_channel_is_not_copied(image: np.ndarray, mask: np.ndarray) -> None:
+    both = build_augment(NONE.model_copy(update={"channel_copy": 1.0, "channel_dropout": 1.0}), LGG)
+    for seed in range(60):
+        changed, _ = both(image, mask, seed)
+        assert sum(not changed[..., channel].any() for channel in range(3)) == 1
 
 
 def test_without_any_change_nothing_changes(image: np.ndarray, mask: np.ndarray) -> None:

@@ -590,8 +590,16 @@ def test_a_leaky_run_is_called_so(copied: Path) -> None:
 
 
 def test_what_is_no_run(tmp_path: Path, copied: Path) -> None:
-    with pytest.raises(InputError, match="is no run"):
+    with pytest.raises(InputError, match=r"is no run.*brainseg train makes one"):
         evaluate_run(tmp_path / "none")
+    with pytest.raises(InputError, match=rf"is no run.*its run is {copied}"):
+        evaluate_run(copied / "model")
+    (tmp_path / "a.onnx").touch()
+    (copied / "model").rename(tmp_path / "alone")
+    for model in (tmp_path / "alone", tmp_path / "a.onnx"):
+        with pytest.raises(InputError, match=r"is no run.*predict runs a model by itself"):
+            evaluate_run(model)
+    (tmp_path / "alone").rename(copied / "model")
     (copied / "model" / "brainseg.json").unlink()
     with pytest.raises(InputError, match="holds no model"):
         evaluate_run(copied)

@@ -390,13 +390,18 @@ def test_nothing_to_learn_from_is_refused(
         train(nobody, tmp_path / "run", tiny(), recorder, device_name="cpu")
 
 
-def test_a_channel_to_copy_that_is_none_is_refused(
+def test_a_channel_to_copy_that_is_not_there_is_told_and_left_out(
     dataset: Path, tmp_path: Path, tiny: Callable[..., Config], recorder: Any
 ) -> None:
-    config = tiny({"augment.channel_copy": 0.5, "augment.copied_channel": 3})
-    with pytest.raises(UsageError, match="copied_channel 3, counted from 0: the slices have 3 channels"):
-        train(dataset, tmp_path / "run", config, recorder, device_name="cpu")
-    assert not (tmp_path / "run").exists()
+    once = {"train.epochs": 1, "schedule.warmup_epochs": 0}
+    for name, settings in {
+        "absent": {"augment.channel_copy": 1.0, "augment.copied_channel": "T2"},
+        "none": {"augment.channel_copy": 0.0},
+        "there": {"augment.channel_copy": 1.0},
+    }.items():
+        train(dataset, tmp_path / name, tiny(once | settings), recorder, device_name="cpu")
+    assert recorder.messages == ["no channel is called T2: none is copied (augment.copied_channel)"]
+    assert same(tmp_path / "absent", tmp_path / "none") and not same(tmp_path / "there", tmp_path / "none")
 
 
 def test_memory_that_does_not_suffice_is_one_line(

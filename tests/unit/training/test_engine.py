@@ -124,7 +124,18 @@ def trained(engine: Engine) -> Tensor:
 
 STILL = {
     f"augment.{name}": 0
-    for name in ("rotate_deg", "zoom", "shift", "shear_deg", "flip_horizontal", "brightness", "contrast", "gamma")
+    for name in (
+        "rotate_deg",
+        "zoom",
+        "shift",
+        "shear_deg",
+        "flip_horizontal",
+        "brightness",
+        "contrast",
+        "gamma",
+        "elastic",
+        "channel_copy",
+    )
 }
 PLAIN = STILL | {
     "train.epochs": 1,

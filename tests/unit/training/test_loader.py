@@ -98,7 +98,7 @@ def test_batches_are_uint8_squares_of_the_train_split(prepared: Dataset, tiny: C
     config = tiny(
         {"augment.rotate_deg": 0, "augment.zoom": 0, "augment.shift": 0, "augment.shear_deg": 0}
         | {"augment.flip_horizontal": 0, "augment.brightness": 0, "augment.contrast": 0, "augment.gamma": 0}
-        | {"preprocess.size": 64, "train.tumour_share": 0}
+        | {"augment.elastic": 0, "augment.channel_copy": 0, "preprocess.size": 64, "train.tumour_share": 0}
     )
     loader, sampler = build_loader(prepared, config, workers=0, pin_memory=False)
     tumour_px = 0

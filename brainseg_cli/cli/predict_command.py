@@ -293,10 +293,14 @@ class _Tally:
     """What has been done so far."""
 
     def __init__(self, plan: "Plan") -> None:
+        from brainseg_cli.models.trained_on import find_trained_on
+
         self.plan = plan
         self.done = self.failed = self.unchanged = self.with_tumour = self.area_px = 0
         self.ood: Counter[str] = Counter()
         self.unlike = 0
+        self.trained_on = find_trained_on([bundle.sha256 for bundle in plan.bundles])
+        self.seen: set[tuple[str, str]] = set()
         self.started = time.perf_counter()
 
     def add(self, outcome: "Outcome") -> None:
@@ -309,6 +313,8 @@ class _Tally:
         self.area_px += outcome.record["area_px"]
         self.ood.update(outcome.record["ood"])
         self.unlike += bool(outcome.record["ood"])
+        patient_id = outcome.record["patient_id"]
+        self.seen.update((name, patient_id) for name, patients in self.trained_on.items() if patient_id in patients)
 
     def summarise(self, out: Path) -> Json:
         plan = self.plan
@@ -338,5 +344,7 @@ class _Tally:
             console.warn(
                 f"{count(self.unlike, 'slice')} unlike what the model was trained on: {told} (`ood` says which)"
             )
+        for name, number in Counter(name for name, _ in self.seen).items():
+            console.warn(f"{name} was trained on {count(number, 'patient')} of these: no mask of theirs measures it")
         if self.plan.inputs.passed_over:
             console.say(f"{self.plan.inputs.passed_over} masks in the list were passed over")

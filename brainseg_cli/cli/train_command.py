@@ -86,7 +86,9 @@ def train_command(
     fold: Annotated[
         str | None,
         typer.Option(
-            metavar="K|all", help="Of a k-fold dataset: this fold tests, the next chooses; all: each in turn."
+            metavar="K|all",
+            help="Of a k-fold dataset: the fold that tests; where train.choose is best, the next chooses the epoch. "
+            "all: each in turn.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run at -o.")] = False,

@@ -9,11 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from brainseg_cli.data.pairs import Pair, check_complete, hold_maps, name_some, pair_masks, read_pair
-from brainseg_cli.errors import InputError, UsageError
+from brainseg_cli.errors import InputError, UsageError, count
 from brainseg_cli.evaluate.side import Side, measure_all
 from brainseg_cli.io.images import read_image
 from brainseg_cli.io.inputs import parse_slice_index
 from brainseg_cli.metrics.measure import PIXELS, Load, MaskPair, Ruler
+from brainseg_cli.models.trained_on import find_seen
 from brainseg_cli.types import Image, Mask, Probs, Progress, no_progress
 
 Read = Callable[[Pair], tuple[Mask, Mask, Probs | None]]
@@ -41,7 +42,8 @@ def measure_folders(
     finds in the path; in a flat folder each file is its own, with a note. `patients` (a CSV of patient_id and
     split, as a run holds one) and `split` (default test) restrict the references to some patients. The loop runs
     over the references: one without a prediction is an InputError, or with `missing_as_empty` an empty mask and a
-    note. A prediction without a reference is noted. InputError for an unreadable mask or sizes that differ.
+    note. A prediction without a reference is noted. Masks that a built-in model made of patients whom it was trained
+    on make the result `leaky`, with a note. InputError for an unreadable mask or sizes that differ.
     """
     folder = Path(os.path.realpath(reference)).name
     members = None
@@ -88,6 +90,12 @@ def measure_folders(
             "no folder says which slices are one patient's: each file counts as a patient of its own, and intervals "
             "over slices are far too narrow; --patient-regex finds the patient in a name"
         )
+    first = {owners[pair.key]: pair.prediction for pair in reversed(pairs) if pair.prediction is not None}
+    seen = find_seen(first.items())
+    notes += [
+        f"LEAKY: {name} made these masks, and was trained on {count(len(who), 'patient')} of those measured here"
+        for name, who in seen.items()
+    ]
     maps = threshold is not None and hold_maps(pair.prediction for pair in pairs if pair.prediction)
     if threshold is not None and not maps:
         notes.append("the probability maps hold 0 and 1 alone, as masks do: of ece and brier nothing can be learnt")
@@ -105,7 +113,7 @@ def measure_folders(
         "reference": str(reference),
         "prediction": str(prediction),
         "split": split or ("test" if patients else None),
-        "leaky": False,
+        "leaky": bool(seen),
         "threshold": threshold,
         "threshold_from": None if threshold is None else "given",
         "threshold_sweep": None,

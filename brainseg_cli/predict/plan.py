@@ -128,7 +128,7 @@ def make_plan(
         if folder.exists() and not folder.is_dir():
             raise OutputExistsError("is a file, a folder was to be written there", where=folder)
     if places.folder is not None:
-        check_absent(places.name_lines("predictions"), overwrite=places.overwrite or places.resume)
+        _check_lines(places)
     bundles = open_bundles(models, verify=verify)
     threshold = settings.threshold
     if threshold is None:
@@ -211,6 +211,14 @@ class _Planner:
                     fault=OutputExistsError(told, where=target, hint="remove it first, or name another place")
                 )
         return job
+
+
+def _check_lines(places: Places) -> None:
+    try:
+        check_absent(places.name_lines("predictions"), overwrite=places.overwrite or places.resume)
+    except OutputExistsError as error:
+        hint = "--resume adds to it, --overwrite makes masks anew too; of other slices both keep what is there"
+        raise OutputExistsError(error.what, where=error.where, hint=hint) from None
 
 
 def _is_same(one: Path, other: Path) -> bool:

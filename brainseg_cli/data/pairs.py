@@ -114,7 +114,11 @@ def check_complete(pairing: Pairing, prediction: Path) -> None:
     if missing := pairing.unmatched_references:
         told = f"has no prediction for {len(missing)} of {len(pairing.pairs)} references: {name_some(missing)}"
         left = f"; left over: {name_some(extra)}" if (extra := pairing.unmatched_predictions) else ""
-        raise InputError(told, where=prediction, hint="--missing-as-empty takes them for empty" + left)
+        raise InputError(
+            told,
+            where=prediction,
+            hint="--patients TABLE measures some alone, --missing-as-empty takes them for empty" + left,
+        )
 
 
 def read_prediction(path: Path, *, threshold: float | None, maps: bool = False) -> tuple[Mask, Probs | None]:

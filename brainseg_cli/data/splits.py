@@ -106,7 +106,7 @@ def resolve_fold(by_row: Sequence[str], fold: int | None, *, val: bool = True) -
         return list(by_row)
     if fold is None or not 0 <= fold < len(folds):
         raise UsageError(
-            f"this dataset has {len(folds)} folds",
+            f"this dataset has {len(folds)} folds" + ("" if fold is None else f", none of them {fold}"),
             hint=f"brainseg train --fold 0 to {len(folds) - 1} takes one, --fold all each",
         )
     roles = {folds[(fold + 1) % len(folds)]: "val" if val else "train", folds[fold]: "test"}

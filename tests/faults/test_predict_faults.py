@@ -21,9 +21,16 @@ DRIVER = '''
 sends each a signal at a random moment: argv is out, the signals ("0" lets it end), and the program's arguments."""
 import json, os, random, signal, sys, time
 from pathlib import Path
-import brainseg_cli.predict.run
+import brainseg_cli.predict.run as pipeline
 from brainseg_cli.cli.app import main
 
+write = pipeline.write_bytes
+
+def write_slowly(*given):  # so that there is a middle to be killed in, however busy the machine is
+    time.sleep(0.01)
+    write(*given)
+
+pipeline.write_bytes = write_slowly
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
 moments = random.Random(20240229)
 out, signals, arguments = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]

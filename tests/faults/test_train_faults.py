@@ -43,6 +43,7 @@ def stamp():
 
 
 for number in signals:
+    Path(f"{run}.err").write_text("")  # one that is killed at once has said nothing, not what the one before said
     child = os.fork()
     if not child:
         os.dup2(os.open(f"{run}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)

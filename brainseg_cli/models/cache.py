@@ -17,7 +17,7 @@ from brainseg_cli.models.exported import import_runtime
 from brainseg_cli.models.locate import Bundle
 from brainseg_cli.models.metadata import seal
 
-EXPORT_VERSION = 2
+EXPORT_VERSION = 3
 """To be raised where `models.export` changes what it writes: older files are then made anew."""
 ASIDE, ABANDONED_S = ".brainseg-export-", 24 * 3600
 """What is being written; after a day nobody is writing it any more."""

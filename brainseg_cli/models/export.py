@@ -19,6 +19,7 @@ from brainseg_cli.config import PreprocessConfig
 from brainseg_cli.errors import BrainsegError, InputError, hides_interrupt
 from brainseg_cli.models.bundle import load_network
 from brainseg_cli.models.exported import INPUT, OUTPUT, import_runtime, load_openvino, open_exported
+from brainseg_cli.models.folded import fold_upsampling
 from brainseg_cli.models.locate import Bundle, BundleInfo
 from brainseg_cli.models.metadata import INFO, PRECISION
 from brainseg_cli.models.network import TorchNetwork
@@ -217,4 +218,4 @@ def _deploy(exact: Exact) -> tuple[Deployed, Tensor]:
     """The module that exports are made of, and an input to trace it with: a batch of 2."""
     network = exact.network
     probes = torch.from_numpy(make_probes(network.preprocess.size, network.in_channels)[:2])
-    return Deployed(network.model, network.preprocess).eval(), probes
+    return Deployed(fold_upsampling(network.model), network.preprocess).eval(), probes

@@ -35,7 +35,7 @@ def quantise(source: Path, target: Path, squares: Sequence[npt.NDArray[np.uint8]
             target,
             Reader(),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
+            op_types_to_quantize=["Conv", "ConvTranspose"],
             nodes_to_exclude=[convolutions[0], convolutions[-1]],
             per_channel=True,
             activation_type=QuantType.QUInt8,

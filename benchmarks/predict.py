@@ -94,9 +94,10 @@ def _run(
     }
     made = ["ours"]
     if choice.precision == "auto" and ensemble.described.startswith("openvino") and computes_bf16():
-        half = load_ensemble([bundle], replace(choice, precision="bf16"), tell=print)
-        sides["brainseg predict --precision bf16"] = partial(ours, half, folder / "bf16")
-        made.append("bf16")
+        for precision in ("fp32", "bf16"):
+            other_way = load_ensemble([bundle], replace(choice, precision=precision), tell=print)
+            sides[f"brainseg predict --precision {precision}"] = partial(ours, other_way, folder / precision)
+            made.append(precision)
     table = tabulate(time_in_turns(sides, repeats), len(images), ours=own)
     here.send("end")
     other.join()
@@ -117,7 +118,7 @@ def _run(
 
 
 def measure_limit(bundle: Path, device_name: str, described: str) -> tuple[float, float, str | None]:
-    """FLOPs of a slice, FLOP/s of products in the precision that is `described`, and the GPU's name if there is one."""
+    """FLOPs of a slice, FLOP/s of products in the precision that is `described` (mixed: fp32), and the GPU's name."""
     import torch
 
     from benchmarks.chip import DTYPES, count_flops, measure_products
@@ -129,7 +130,7 @@ def measure_limit(bundle: Path, device_name: str, described: str) -> tuple[float
     with torch.inference_mode():
         flops = count_flops(lambda: model(torch.zeros(shape)))
     device = choose_device(device_name if "cuda" in described else "cpu")
-    (dtype,) = [DTYPES[word] for word in described.split() if word in DTYPES]
+    dtype = next((DTYPES[word] for word in described.split() if word in DTYPES), DTYPES["fp32"])
     return flops, measure_products(device, dtype), torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
@@ -153,21 +154,22 @@ def make_bundle(dataset: Dataset, preset: str, folder: Path) -> Path:
     from brainseg_cli.models.segmenter import Segmenter
 
     config = load_config(preset)
+    preprocess = config.preprocess.model_copy(update={"crop": "none"})  # the other sides know no head
     channels = dataset.info.channel_names
     torch.manual_seed(SEED)
     model = build_model(config.model, len(channels))
-    segmenter = Segmenter(TorchNetwork(model, config.preprocess, len(channels), torch.device("cpu")))
+    segmenter = Segmenter(TorchNetwork(model, preprocess, len(channels), torch.device("cpu")))
     some = [dataset.image(row) for row in np.linspace(0, len(dataset.slices) - 1, 16).astype(int)]
     pixels = torch.from_numpy(np.stack([segmenter.prepare(image).square for image in some]))
     model.train()
     with torch.no_grad():
         for _ in range(10):
-            model(prepare_input(pixels, config.preprocess, torch.device("cpu")))
+            model(prepare_input(pixels, preprocess, torch.device("cpu")))
     model.eval()
     info = BundleInfo(
         brainseg_version=__version__,
         torch_version=version("torch"),
-        preprocess=config.preprocess,
+        preprocess=preprocess,
         channel_names=channels,
         encoder_weights="none",
         dataset_hash=dataset.info.content_hash,

@@ -215,6 +215,7 @@ def _write(exact: forms.Exact, made: Path, asked: _Asked, squares: list[npt.NDAr
     else:
         graph = exactly = made.with_name(f"{made.stem}.fp32.onnx")
         forms.export_onnx(exact, exactly)
+        metadata |= {} if asked.int8 else forms.judge_mixed(exact, exactly)
         if asked.int8:
             graph = made.with_name(f"{made.stem}.int8.onnx")
             quantise(exactly, graph, squares)

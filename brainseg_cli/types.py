@@ -27,7 +27,7 @@ FigureFormat = Literal["png", "svg", "pdf"]
 Style = Literal["contour", "fill", "errors"]
 Tta = Literal["none", "flips", "d4"]
 Precision = Literal["fp32", "bf16", "fp16"]
-PredictPrecision = Literal["auto", "fp32", "bf16", "fp16"]
+PredictPrecision = Literal["auto", "fp32", "mixed", "bf16", "fp16"]
 Runtime = Literal["auto", "torch", "onnx", "openvino"]
 ExportFormat = Literal["onnx", "openvino", "torchscript", "torch"]
 

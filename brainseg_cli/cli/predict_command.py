@@ -132,8 +132,8 @@ def predict_command(
     precision: Annotated[
         PredictPrecision,
         typer.Option(
-            help="auto: fp16 on a GPU where it agrees with fp32, fp32 on a CPU. bf16 on a CPU is faster and changes "
-            "a few pixels.",
+            help="auto: fp16 on a GPU, mixed on a CPU that multiplies bf16, where they agree with fp32; else fp32. "
+            "mixed: bf16 on the smallest maps alone. bf16 everywhere is faster and changes more pixels.",
             envvar="BRAINSEG_PRECISION",
         ),
     ] = "auto",

@@ -52,7 +52,14 @@ def write_export(bundle: Bundle, name: str, runtime: str) -> Path:
     InputError for a bundle that cannot be loaded; BrainsegError where the network cannot be exported, they do not
     agree, or there is no place for the file.
     """
-    from brainseg_cli.models.export import check_export, export_onnx, load_exact
+    from brainseg_cli.models.export import (
+        check_export,
+        describe_export,
+        export_onnx,
+        judge_mixed,
+        load_exact,
+        set_metadata,
+    )
 
     exact = load_exact(bundle)
     reasons = []
@@ -61,6 +68,8 @@ def write_export(bundle: Bundle, name: str, runtime: str) -> Path:
             sweep(place)
             with write_aside(place) as aside:
                 export_onnx(exact, aside / name)
+                mixed = judge_mixed(exact, aside / name) if runtime == "openvino" else {}
+                set_metadata(aside / name, describe_export(exact.info) | mixed)
                 seal(aside / name)
                 check_export(exact, aside / name, runtime)
                 move([aside / name], place)

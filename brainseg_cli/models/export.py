@@ -1,5 +1,6 @@
 """A trained network in other forms: uint8 pixels to probabilities, intensity scaling inside."""
 
+import importlib.util
 import json
 import logging
 import warnings
@@ -16,12 +17,20 @@ from torch import Tensor, nn
 from torch._guards import detect_fake_mode
 
 from brainseg_cli.config import PreprocessConfig
-from brainseg_cli.errors import BrainsegError, InputError, hides_interrupt
+from brainseg_cli.errors import BrainsegError, InputError, UsageError, hides_interrupt
 from brainseg_cli.models.bundle import load_network
-from brainseg_cli.models.exported import INPUT, OUTPUT, import_runtime, load_openvino, open_exported
+from brainseg_cli.models.exported import (
+    INPUT,
+    MODULES,
+    OUTPUT,
+    computes_bf16,
+    import_runtime,
+    load_openvino,
+    open_exported,
+)
 from brainseg_cli.models.folded import fold_upsampling
 from brainseg_cli.models.locate import Bundle, BundleInfo
-from brainseg_cli.models.metadata import INFO, PRECISION
+from brainseg_cli.models.metadata import INFO, MIXED, PRECISION
 from brainseg_cli.models.network import TorchNetwork
 from brainseg_cli.models.parity import Parity, make_probes, measure_parity
 from brainseg_cli.models.segmenter import BATCH_SIZE, Pending
@@ -170,6 +179,17 @@ def check_export(exact: Exact, path: Path, runtime: str) -> Parity:
     except InputError as error:
         raise BrainsegError(error.what) from None
     return check_parity(measure_parity(network, exact.network), runtime)
+
+
+def judge_mixed(exact: Exact, path: Path) -> dict[str, str]:
+    """What an fp32 ONNX file is to say of itself in mixed precision; nothing where OpenVINO or the CPU has none."""
+    if importlib.util.find_spec(MODULES["openvino"]) is None or not computes_bf16():
+        return {}
+    try:
+        network = open_exported(path, [path.read_bytes()], exact.info, "openvino", "mixed")
+    except UsageError:  # nothing in it to mix
+        return {}
+    return {MIXED: f"{measure_parity(network, exact.network).max_error:.3g}"}
 
 
 def check_parity(parity: Parity, runtime: str) -> Parity:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from brainseg_cli.errors import BrainsegError, InputError, UsageError
 from brainseg_cli.models.locate import BundleInfo
+from brainseg_cli.models.mixed import mix_precision
 from brainseg_cli.models.segmenter import BATCH_SIZE, Pending, Squares
 
 INPUT, OUTPUT = "pixels", "probabilities"
@@ -67,7 +68,7 @@ def open_exported(
     """Load an ONNX file (OpenVINO: its own .xml too) with the input and output that `models.export` gives it.
 
     `parts` are its bytes, an .xml's weights the second; `path` is what it is called. InputError where it cannot be
-    loaded; UsageError as `check_precision`.
+    loaded; UsageError as `check_precision`, and where there is nothing in it to mix.
     """
     check_precision(runtime, precision)
     size, channels = info.preprocess.size, len(info.channel_names)
@@ -78,10 +79,10 @@ def open_exported(
 
 def check_precision(runtime: str, precision: str) -> None:
     """UsageError for a precision that the runtime or this CPU does not have. `int8` is a file's own."""
-    if precision not in ("fp32", "int8", *(["bf16"] if runtime == "openvino" else [])):
+    if precision not in ("fp32", "int8", *(("mixed", "bf16") if runtime == "openvino" else ())):
         raise UsageError(f"--runtime {runtime} does not compute in {precision}", hint="--precision fp32")
-    if precision == "bf16" and not computes_bf16():
-        raise UsageError("--precision bf16: this CPU does not compute in it", hint="--precision fp32")
+    if precision in ("mixed", "bf16") and not computes_bf16():
+        raise UsageError(f"--precision {precision}: this CPU does not compute in bf16", hint="--precision fp32")
 
 
 def computes_bf16() -> bool:
@@ -120,6 +121,8 @@ def _open_openvino(path: Path, parts: Sequence[bytes], shape: tuple[int, ...], p
     try:
         model = core.read_model(*parts)
         model.reshape(list(shape))
+        if precision == "mixed" and not mix_precision(model, size=shape[1]):
+            raise UsageError("--precision mixed: this network has no maps small enough", hint="--precision fp32")
         compiled = core.compile_model(model, "CPU", hints)
     except RuntimeError as error:
         raise _unloadable(path, "OpenVINO", error) from None

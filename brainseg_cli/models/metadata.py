@@ -2,15 +2,16 @@
 
 import hashlib
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from brainseg_cli.errors import InputError
 
-INFO, PRECISION = "brainseg", "precision"
-"""Keys: the bundle's brainseg.json, and what the network computes in, `fp32` or `int8`."""
+INFO, PRECISION, MIXED = "brainseg", "precision", "mixed_error"
+"""Keys: the bundle's brainseg.json; what the network computes in, `fp32` or `int8`; and how far a probability was from
+fp32 where it was run in mixed precision, when the file was made by a CPU that has it."""
 ONNX, OPENVINO = ".onnx", ".xml"
 SEALS = {ONNX: (b"\x72\x4a\x0a\x06sha256\x12\x40", b""), OPENVINO: (b"\n<!-- sha256 ", b" -->\n")}
 """What stands before and after the 64 hex digits at the end of a file: field 14, key and value; a comment."""
@@ -36,6 +37,15 @@ def read_metadata(path: Path, data: bytes) -> dict[str, str]:
     if INFO not in found:
         raise InputError("was not made by brainseg export", where=path, hint="a network alone does not say its input")
     return found
+
+
+def read_mixed_error(metadata: Mapping[str, str]) -> float:
+    """Of a file's metadata; infinite where it does not say."""
+    try:
+        error = float(metadata[MIXED])
+    except (KeyError, ValueError):
+        return float("inf")
+    return error if error >= 0 else float("inf")
 
 
 def seal(path: Path) -> None:

@@ -8,13 +8,14 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from brainseg_cli.errors import BrainsegError, InputError, UsageError, hides_interrupt
 from brainseg_cli.io.images import read_bytes
-from brainseg_cli.models.exported import MODULES, check_precision, open_exported
+from brainseg_cli.models.exported import MODULES, check_precision, computes_bf16, open_exported
 from brainseg_cli.models.locate import Bundle
-from brainseg_cli.models.metadata import OPENVINO, PRECISION, is_export, is_sealed, read_metadata
+from brainseg_cli.models.metadata import OPENVINO, PRECISION, is_export, is_sealed, read_metadata, read_mixed_error
 from brainseg_cli.models.segmenter import Network
 from brainseg_cli.types import PredictPrecision, Runtime
 
@@ -22,7 +23,7 @@ Tell: TypeAlias = Callable[[str], None]
 MAKERS = ("onnx", "onnxscript")
 """The modules that an export is made with."""
 HALF_ERROR = 2e-2
-"""Of a probability: how far fp16 may be from fp32 and still be chosen for its speed."""
+"""Of a probability: how far fp16, or mixed precision, may be from fp32 and still be chosen for its speed."""
 
 
 def tell_nobody(text: str) -> None:
@@ -31,8 +32,9 @@ def tell_nobody(text: str) -> None:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a user may ask for. `auto` on a GPU is PyTorch in fp16; on a CPU, in fp32, OpenVINO, else ONNX Runtime,
-    else PyTorch, whichever is installed; and PyTorch in fp32 wherever the faster one does not agree with it."""
+    """What a user may ask for. `auto` on a GPU is PyTorch in fp16; on a CPU OpenVINO, in mixed precision where the CPU
+    multiplies bf16, else in fp32; else ONNX Runtime, else PyTorch, whichever is installed; and fp32, by PyTorch if need
+    be, wherever the faster one does not agree with it."""
 
     runtime: Runtime = "auto"
     device: str = "auto"
@@ -52,12 +54,12 @@ def open_network(bundle: Bundle, choice: Choice, *, tell: Tell = tell_nobody) ->
     runtime = _choose_runtime(choice)
     if runtime == "torch":
         return _open_torch(bundle, choice)
-    precision = "fp32" if choice.precision == "auto" else choice.precision
-    check_precision(runtime, precision)
+    if choice.precision != "auto":
+        check_precision(runtime, choice.precision)
     try:
-        return _open_export(bundle, runtime, precision, tell)
-    except InputError:
-        raise  # of the bundle itself: PyTorch would not load it either
+        return _open_export(bundle, runtime, choice.precision, tell)
+    except (InputError, UsageError):
+        raise  # of the bundle itself, which PyTorch would not load either, or of what was asked for
     except BrainsegError as error:
         if choice.runtime != "auto":
             raise
@@ -100,7 +102,7 @@ def _choose_runtime(choice: Choice) -> Runtime:
         return "torch"
     runtimes: tuple[Runtime, ...] = ("openvino", "onnx")
     for runtime in runtimes:
-        able = runtime == "openvino" or choice.precision != "bf16"
+        able = runtime == "openvino" or choice.precision not in ("mixed", "bf16")
         if able and not list_missing(MODULES[runtime], *MAKERS):
             return runtime
     return "torch"
@@ -121,6 +123,8 @@ def _open_torch(bundle: Bundle, choice: Choice) -> Network:
     device = choose_device(choice.device)
     if choice.precision == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16 needs a GPU", hint="auto, fp32 or bf16 on a CPU")
+    if choice.precision == "mixed":
+        raise UsageError("PyTorch does not compute in mixed precision", hint="--device cpu --runtime openvino")
     model, info = load_network(bundle), bundle.info
     channels = len(info.channel_names)
     if choice.precision != "auto":
@@ -132,7 +136,7 @@ def _open_torch(bundle: Bundle, choice: Choice) -> Network:
     return half if measure_parity(half, exact).max_error <= HALF_ERROR else exact
 
 
-def _open_export(bundle: Bundle, runtime: Runtime, precision: str, tell: Tell) -> Network:
+def _open_export(bundle: Bundle, runtime: Runtime, asked: PredictPrecision, tell: Tell) -> Network:
     from brainseg_cli.models.cache import find_exports, name_export, write_export
 
     try:
@@ -141,12 +145,14 @@ def _open_export(bundle: Bundle, runtime: Runtime, precision: str, tell: Tell) -
             try:
                 data = read_bytes(path)
                 if is_sealed(path, [data]):
+                    precision = _choose_precision(path, data, runtime, asked)
                     return open_exported(path, [data], bundle.info, runtime, precision)
             except InputError:
                 pass  # another user's; as a damaged one it is made anew
         tell(f"making a copy of {bundle.path} that this CPU runs faster: once, some ten seconds")
         made = write_export(bundle, name, runtime)
-        return open_exported(made, [read_bytes(made)], bundle.info, runtime, precision)
+        data = read_bytes(made)
+        return open_exported(made, [data], bundle.info, runtime, _choose_precision(made, data, runtime, asked))
     except (RuntimeError, ImportError) as error:  # the runtime's, when it is loaded or first computes
         if hides_interrupt(error):
             raise KeyboardInterrupt from None
@@ -166,8 +172,19 @@ def _open_file(bundle: Bundle, choice: Choice) -> Network:
     runtime = choice.runtime if choice.runtime != "auto" else next(iter(there), able[-1])
     require(f"--runtime {runtime}", MODULES[runtime])
     parts = [bundle.read(name) for name in bundle.sums]
-    precision = read_metadata(path, parts[0]).get(PRECISION, "fp32")
-    if precision == "int8" and choice.precision != "auto":
-        raise UsageError(f"this file computes in int8, not in {choice.precision}", where=path)
-    precision = precision if choice.precision == "auto" else choice.precision
+    precision = _choose_precision(path, parts[0], runtime, choice.precision)
     return open_exported(path, parts, bundle.info, runtime, precision)
+
+
+def _choose_precision(path: Path, data: bytes, runtime: str, asked: PredictPrecision) -> str:
+    """What an exported file is to be run in. UsageError where an int8 file was asked for another."""
+    told = read_metadata(path, data)
+    if told.get(PRECISION, "fp32") == "int8":
+        if asked != "auto":
+            raise UsageError(f"this file computes in int8, not in {asked}", where=path)
+        return "int8"
+    if asked != "auto":
+        return asked
+    if runtime != "openvino" or read_mixed_error(told) > HALF_ERROR or not computes_bf16():
+        return "fp32"
+    return "mixed"

@@ -3,9 +3,12 @@
 from typing import Any
 
 from brainseg_cli.config import PreprocessConfig
+from brainseg_cli.models.exported import computes_bf16
 from brainseg_cli.models.locate import BundleInfo
 
 SIZE = 32
+FASTEST = f"openvino {'mixed' if computes_bf16() else 'fp32'} cpu"
+"""What `auto` is on a machine without a GPU."""
 
 
 def about(**changes: Any) -> BundleInfo:

@@ -28,7 +28,7 @@ from brainseg_cli.models.exported import (
     load_openvino,
     open_exported,
 )
-from brainseg_cli.models.folded import fold_upsampling
+from brainseg_cli.models.folded import fold
 from brainseg_cli.models.locate import Bundle, BundleInfo
 from brainseg_cli.models.metadata import INFO, MIXED, PRECISION
 from brainseg_cli.models.network import TorchNetwork
@@ -238,4 +238,4 @@ def _deploy(exact: Exact) -> tuple[Deployed, Tensor]:
     """The module that exports are made of, and an input to trace it with: a batch of 2."""
     network = exact.network
     probes = torch.from_numpy(make_probes(network.preprocess.size, network.in_channels)[:2])
-    return Deployed(fold_upsampling(network.model), network.preprocess).eval(), probes
+    return Deployed(fold(network.model), network.preprocess).eval(), probes

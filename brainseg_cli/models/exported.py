@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from brainseg_cli.errors import BrainsegError, InputError, UsageError
 from brainseg_cli.models.locate import BundleInfo
-from brainseg_cli.models.mixed import mix_precision
+from brainseg_cli.models.mixed import INNER, mix_precision
 from brainseg_cli.models.segmenter import BATCH_SIZE, Pending, Squares
 
 INPUT, OUTPUT = "pixels", "probabilities"
@@ -115,13 +115,15 @@ def _open_openvino(path: Path, parts: Sequence[bytes], shape: tuple[int, ...], p
     core = load_openvino()
     hints = {
         "PERFORMANCE_HINT": "THROUGHPUT",
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "INFERENCE_PRECISION_HINT": "f32",
         "ENABLE_CPU_PINNING": False,  # readers and writers need the cores too
     }
     try:
         model = core.read_model(*parts)
         model.reshape(list(shape))
-        if precision == "mixed" and not mix_precision(model, size=shape[1]):
+        if precision == "bf16":
+            mix_precision(model, None)
+        elif precision == "mixed" and not mix_precision(model, shape[1] // INNER):
             raise UsageError("--precision mixed: this network has no maps small enough", hint="--precision fp32")
         compiled = core.compile_model(model, "CPU", hints)
     except RuntimeError as error:

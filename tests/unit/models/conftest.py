@@ -52,8 +52,9 @@ def exported(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="session")
 def networks(exported: Path) -> dict[str, Network]:
-    """The network of `exported` by each runtime."""
-    return {name: open_network(open_bundle(exported), Choice(name, "cpu")) for name in RUNTIMES}  # type: ignore[arg-type]
+    """The network of `exported` by each runtime, in fp32."""
+    bundle = open_bundle(exported)
+    return {name: open_network(bundle, Choice(name, "cpu", "fp32")) for name in RUNTIMES}  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Folding the decoder's enlarging changes the arithmetic, not what is computed."""
+"""A folded network has other arithmetic and gives the same."""
 
 import copy
 from typing import Any
@@ -10,7 +10,7 @@ from torch import nn
 
 from brainseg_cli.config import ModelConfig
 from brainseg_cli.models.build import build_model
-from brainseg_cli.models.folded import fold_upsampling
+from brainseg_cli.models.folded import fold
 
 
 def settle(model: nn.Module) -> nn.Module:
@@ -49,8 +49,9 @@ def test_a_folded_network_gives_what_it_gave(encoder: str, channels: tuple[int, 
     torch.manual_seed(0)
     model = settle(build_model(ModelConfig(encoder=encoder, decoder_channels=list(channels)), 3))
     before = copy.deepcopy(model.state_dict())
-    folded = fold_upsampling(model)
+    folded = fold(model)
     assert count_enlarged(folded) == len(channels)
+    assert any(isinstance(module, nn.PixelShuffle) for module in folded.modules())
     compare(model, folded, 2, 3, 64, 96)
     assert count_enlarged(model) == 0
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
@@ -68,13 +69,13 @@ def test_a_folded_network_gives_what_it_gave(encoder: str, channels: tuple[int, 
 def test_another_form_of_decoder_stays_as_it_is(options: dict[str, Any], wanted: int) -> None:
     torch.manual_seed(0)
     model = smp.Unet("resnet18", encoder_depth=3, encoder_weights=None, decoder_channels=(32, 16, 16), **options)
-    folded = fold_upsampling(settle(model))
+    folded = fold(settle(model))
     assert count_enlarged(folded) == wanted
     compare(model, folded, 1, 3, 32, 32)
 
 
 def test_a_map_that_is_not_doubled_is_told() -> None:
     model = build_model(ModelConfig(encoder="resnet18", decoder_channels=[8, 4, 2]), 3).eval()
-    block: Any = fold_upsampling(model).decoder.blocks[0]  # type: ignore[union-attr,index]
+    block: Any = fold(model).decoder.blocks[0]  # type: ignore[union-attr,index]
     with pytest.raises(ValueError, match="a map of 4x4 is enlarged to 9x8"):
         block(torch.zeros(1, 128, 4, 4), 9, 8)

@@ -54,7 +54,7 @@ def benchmark_train(
     image_size: Annotated[int | None, typer.Option(help="The preset's unless told.")] = None,
     encoder: Annotated[str | None, typer.Option(help="The preset's unless told.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="8 on a CPU, else the preset's.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of one repeat: 3 on a CPU, 100 on a GPU.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of one repeat: 12 on a CPU, 100 on a GPU.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Of the loaders: as many as cores, at most 8.")] = None,
 ) -> None:

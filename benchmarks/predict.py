@@ -110,7 +110,8 @@ def _run(
     print(f"{flops / 1e9:.1f} GFLOP a slice; a matrix product by PyTorch reaches {peak / 1e12:.2f} TFLOP/s")  # noqa: T201
     for side in (own, BARE):
         rate = table.set_index("side")["items_per_s"][side]
-        print(f"{side}: {rate * flops / peak:.1%} of it")  # noqa: T201
+        note = ", which is of fp32" if "mixed" in ensemble.described else ""
+        print(f"{side}: {rate * flops / peak:.1%} of it{note}")  # noqa: T201
     versions = {each: version(each) for each in ("brainseg", "torch", "openvino", "monai")}
     table.insert(1, "network", f"{name} {info.preprocess.size}")
     table = table.assign(gflop_per_slice=flops / 1e9, product_tflops=peak / 1e12)
@@ -118,17 +119,22 @@ def _run(
 
 
 def measure_limit(bundle: Path, device_name: str, described: str) -> tuple[float, float, str | None]:
-    """FLOPs of a slice, FLOP/s of products in the precision that is `described` (mixed: fp32), and the GPU's name."""
+    """FLOPs of a slice, FLOP/s of products in the precision that is `described` (mixed: fp32), and the GPU's name.
+
+    On a CPU those of the network as it is exported.
+    """
     import torch
 
     from benchmarks.chip import DTYPES, count_flops, measure_products
     from brainseg_cli.models.bundle import load_bundle
     from brainseg_cli.models.devices import choose_device
+    from brainseg_cli.models.folded import fold
 
     model, info = load_bundle(bundle)
-    shape = (1, len(info.channel_names), info.preprocess.size, info.preprocess.size)
+    shape = (len(info.channel_names), info.preprocess.size, info.preprocess.size)
+    model = model.eval() if "torch" in described else fold(model, shape)
     with torch.inference_mode():
-        flops = count_flops(lambda: model(torch.zeros(shape)))
+        flops = count_flops(lambda: model(torch.zeros(1, *shape)))
     device = choose_device(device_name if "cuda" in described else "cpu")
     dtype = next((DTYPES[word] for word in described.split() if word in DTYPES), DTYPES["fp32"])
     return flops, measure_products(device, dtype), torch.cuda.get_device_name(device) if device.type == "cuda" else None

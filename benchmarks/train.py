@@ -30,7 +30,7 @@ from brainseg_cli.training.engine import THRESHOLD, Engine
 from brainseg_cli.training.optimise import build_optimizer
 
 SEED = 0
-CPU_BATCH, CPU_STEPS, GPU_STEPS, MAX_WORKERS = 8, 3, 100, 8
+CPU_BATCH, CPU_STEPS, GPU_STEPS, MAX_WORKERS = 8, 12, 100, 8
 GOAL_EPOCHS, GOAL_SLICES = 120, 2855
 
 

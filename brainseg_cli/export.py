@@ -19,7 +19,8 @@ from brainseg_cli.models import export as forms
 from brainseg_cli.models.cache import move
 from brainseg_cli.models.exported import MODULES, open_exported
 from brainseg_cli.models.locate import BundleInfo, find_bundles, open_bundle
-from brainseg_cli.models.metadata import MIXED, is_export, list_parts, read_metadata, seal
+from brainseg_cli.models.metadata import is_export, list_parts, seal
+from brainseg_cli.models.mixed import MIXED
 from brainseg_cli.models.parity import Parity, measure_error, measure_parity
 from brainseg_cli.models.quantise import quantise
 from brainseg_cli.models.runtimes import MAKERS, list_missing, require
@@ -132,8 +133,7 @@ def _export(asked: _Asked, dataset_path: Path | None, progress: Progress, *, ver
         parity = {each.described: measure_parity(each, exact.network) for each in networks}
         if not asked.int8:
             for name, found in parity.items():
-                if "mixed" not in name:  # which predict takes where it is near enough, and this says how near
-                    forms.check_parity(found, name)
+                forms.check_parity(found, name)
         compared = []
         if dataset is not None:
             # runtimes round differently in int8: what a file costs is what it costs where it costs most
@@ -216,7 +216,7 @@ def _write(exact: forms.Exact, made: Path, asked: _Asked, squares: list[npt.NDAr
     else:
         graph = exactly = made.with_name(f"{made.stem}.fp32.onnx")
         forms.export_onnx(exact, exactly)
-        metadata |= {} if asked.int8 else forms.judge_mixed(exact, exactly)
+        metadata |= {} if asked.int8 else {MIXED: f"{forms.measure_mixed(exact):.3g}"}
         if asked.int8:
             graph = made.with_name(f"{made.stem}.int8.onnx")
             quantise(exactly, graph, squares)
@@ -238,10 +238,9 @@ def _reopen(made: Path, info: BundleInfo, asked: _Asked) -> list[Network]:
     readers = MODULES if asked.form == "onnx" else ["openvino"]
     precision = "int8" if asked.int8 else "fp32"
     parts = [part.read_bytes() for part in list_parts(made)]
-    ways = [(reader, precision) for reader in readers if not list_missing(MODULES[reader])]
-    if MIXED in read_metadata(made, parts[0]):
-        ways.append(("openvino", "mixed"))
-    return [open_exported(made, parts, info, *way) for way in ways]
+    return [
+        open_exported(made, parts, info, reader, precision) for reader in readers if not list_missing(MODULES[reader])
+    ]
 
 
 def _compare(network: Network, exact: Network, dataset: Dataset, threshold: float, progress: Progress) -> Comparison:

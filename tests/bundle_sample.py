@@ -3,12 +3,10 @@
 from typing import Any
 
 from brainseg_cli.config import PreprocessConfig
-from brainseg_cli.models.exported import computes_bf16
+from brainseg_cli.models.exported import multiplies_bf16
 from brainseg_cli.models.locate import BundleInfo
 
 SIZE = 32
-FASTEST = f"openvino {'mixed' if computes_bf16() else 'fp32'} cpu"
-"""What `auto` is on a machine without a GPU."""
 
 
 def about(**changes: Any) -> BundleInfo:
@@ -28,3 +26,8 @@ def about(**changes: Any) -> BundleInfo:
         "val_dice_patient": None,
     }
     return BundleInfo(**known | changes)
+
+
+def name_fastest() -> str:
+    """What `auto` is on a machine without a GPU."""
+    return f"openvino {'mixed' if multiplies_bf16() else 'fp32'} cpu"

@@ -133,7 +133,7 @@ def predict_command(
         PredictPrecision,
         typer.Option(
             help="auto: fp16 on a GPU, mixed on a CPU that multiplies bf16, where they agree with fp32; else fp32. "
-            "mixed: bf16 on the smallest maps alone. bf16 everywhere is faster and changes more pixels.",
+            "mixed, on a CPU alone: bf16 products on the inner maps. bf16: all; faster, and more pixels change.",
             envvar="BRAINSEG_PRECISION",
         ),
     ] = "auto",

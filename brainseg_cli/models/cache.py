@@ -16,9 +16,10 @@ from brainseg_cli.models.built_in import is_built_in
 from brainseg_cli.models.exported import import_runtime
 from brainseg_cli.models.locate import Bundle
 from brainseg_cli.models.metadata import seal
+from brainseg_cli.models.mixed import MIXED
 
 EXPORT_VERSION = 3
-"""To be raised where `models.export` changes what it writes: older files are then made anew."""
+"""To be raised where `models.export`, `folded` or `mixed` changes what is written: older files are then made anew."""
 ASIDE, ABANDONED_S = ".brainseg-export-", 24 * 3600
 """What is being written; after a day nobody is writing it any more."""
 UNUSED_S = 90 * 24 * 3600
@@ -52,14 +53,7 @@ def write_export(bundle: Bundle, name: str, runtime: str) -> Path:
     InputError for a bundle that cannot be loaded; BrainsegError where the network cannot be exported, they do not
     agree, or there is no place for the file.
     """
-    from brainseg_cli.models.export import (
-        check_export,
-        describe_export,
-        export_onnx,
-        judge_mixed,
-        load_exact,
-        set_metadata,
-    )
+    from brainseg_cli.models.export import check_export, export_onnx, load_exact, measure_mixed, set_metadata
 
     exact = load_exact(bundle)
     reasons = []
@@ -68,8 +62,8 @@ def write_export(bundle: Bundle, name: str, runtime: str) -> Path:
             sweep(place)
             with write_aside(place) as aside:
                 export_onnx(exact, aside / name)
-                mixed = judge_mixed(exact, aside / name) if runtime == "openvino" else {}
-                set_metadata(aside / name, describe_export(exact.info) | mixed)
+                if runtime == "openvino":
+                    set_metadata(aside / name, {MIXED: f"{measure_mixed(exact):.3g}"})
                 seal(aside / name)
                 check_export(exact, aside / name, runtime)
                 move([aside / name], place)

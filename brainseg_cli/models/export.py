@@ -1,6 +1,6 @@
 """A trained network in other forms: uint8 pixels to probabilities, intensity scaling inside."""
 
-import importlib.util
+import copy
 import json
 import logging
 import warnings
@@ -17,22 +17,16 @@ from torch import Tensor, nn
 from torch._guards import detect_fake_mode
 
 from brainseg_cli.config import PreprocessConfig
-from brainseg_cli.errors import BrainsegError, InputError, UsageError, hides_interrupt
+from brainseg_cli.errors import BrainsegError, InputError, hides_interrupt
 from brainseg_cli.models.bundle import load_network
-from brainseg_cli.models.exported import (
-    INPUT,
-    MODULES,
-    OUTPUT,
-    computes_bf16,
-    import_runtime,
-    load_openvino,
-    open_exported,
-)
+from brainseg_cli.models.devices import full_precision
+from brainseg_cli.models.exported import INPUT, OUTPUT, import_runtime, load_openvino, open_exported
 from brainseg_cli.models.folded import fold
 from brainseg_cli.models.locate import Bundle, BundleInfo
-from brainseg_cli.models.metadata import INFO, MIXED, PRECISION
+from brainseg_cli.models.metadata import INFO, PRECISION
+from brainseg_cli.models.mixed import INNER
 from brainseg_cli.models.network import TorchNetwork
-from brainseg_cli.models.parity import Parity, make_probes, measure_parity
+from brainseg_cli.models.parity import Parity, make_probes, measure_error, measure_parity
 from brainseg_cli.models.segmenter import BATCH_SIZE, Pending
 from brainseg_cli.preprocess import scale_intensity
 
@@ -85,8 +79,8 @@ def load_exact(bundle: Bundle) -> Exact:
 
 def export_onnx(exact: Exact, target: Path) -> None:
     """Write an ONNX file whose batch may be of any size. BrainsegError where the network has no such form."""
-    module, probes = _deploy(exact)
     with exporting("ONNX"):
+        module, probes = _deploy(exact)
         program = torch.onnx.export(
             module,
             (probes,),
@@ -103,18 +97,18 @@ def export_onnx(exact: Exact, target: Path) -> None:
 
 def export_torchscript(exact: Exact, target: Path, metadata: Mapping[str, str]) -> None:
     """Write what `torch.jit.load` reads, the metadata among its extra files. BrainsegError as `export_onnx`."""
-    module, probes = _deploy(exact)
     written = BytesIO()  # what writes to a path itself ends the process where the disk is full
     with exporting("TorchScript"):
+        module, probes = _deploy(exact)
         torch.jit.save(torch.jit.trace(module, (probes,)), written, _extra_files=dict(metadata))  # type: ignore[no-untyped-call]
     target.write_bytes(written.getbuffer())
 
 
 def export_program(exact: Exact, target: Path, metadata: Mapping[str, str]) -> None:
     """Write what `torch.export.load` reads, the metadata among its extra files. BrainsegError as `export_onnx`."""
-    module, probes = _deploy(exact)
     written = BytesIO()
     with exporting("torch.export"):
+        module, probes = _deploy(exact)
         program = torch.export.export(module, (probes,), dynamic_shapes=({0: torch.export.Dim("slices")},))
         torch.export.save(program, written, extra_files=dict(metadata))
         _forget_shapes(program)
@@ -181,15 +175,33 @@ def check_export(exact: Exact, path: Path, runtime: str) -> Parity:
     return check_parity(measure_parity(network, exact.network), runtime)
 
 
-def judge_mixed(exact: Exact, path: Path) -> dict[str, str]:
-    """What an fp32 ONNX file is to say of itself in mixed precision; nothing where OpenVINO or the CPU has none."""
-    if importlib.util.find_spec(MODULES["openvino"]) is None or not computes_bf16():
-        return {}
-    try:
-        network = open_exported(path, [path.read_bytes()], exact.info, "openvino", "mixed")
-    except UsageError:  # nothing in it to mix
-        return {}
-    return {MIXED: f"{measure_parity(network, exact.network).max_error:.3g}"}
+def measure_mixed(exact: Exact) -> float:
+    """How far a probability is from `exact`, on the probes, where the inner convolutions multiply in bf16.
+
+    Computed in fp32, with what they multiply and what they give rounded: every machine finds the same.
+    """
+    module, _ = _deploy(exact)
+    largest = exact.network.preprocess.size // INNER
+    for each in module.modules():
+        if isinstance(each, nn.Conv2d | nn.ConvTranspose2d) and (each.groups == 1 or each.in_channels > each.groups):
+            _round_inner(each, largest)
+    probes = make_probes(exact.network.preprocess.size, exact.network.in_channels)
+    with torch.inference_mode(), full_precision():
+        found = module(torch.from_numpy(probes)).numpy()
+    return measure_error(found, exact.network.submit(probes)())
+
+
+def _round_inner(convolution: nn.Module, largest: int) -> None:
+    rounded = copy.deepcopy(convolution)
+    rounded.weight.data = convolution.weight.data.bfloat16().float()
+
+    def redo(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if not 1 < max(output.shape[2:]) <= largest:
+            return output
+        done: Tensor = rounded(inputs[0].bfloat16().float())
+        return done.bfloat16().float()
+
+    convolution.register_forward_hook(redo)
 
 
 def check_parity(parity: Parity, runtime: str) -> Parity:
@@ -236,6 +248,7 @@ def _forget_shapes(program: torch.export.ExportedProgram) -> None:
 
 def _deploy(exact: Exact) -> tuple[Deployed, Tensor]:
     """The module that exports are made of, and an input to trace it with: a batch of 2."""
-    network = exact.network
-    probes = torch.from_numpy(make_probes(network.preprocess.size, network.in_channels)[:2])
-    return Deployed(fold(network.model), network.preprocess).eval(), probes
+    network, size = exact.network, exact.network.preprocess.size
+    probes = torch.from_numpy(make_probes(size, network.in_channels)[:2])
+    folded = fold(network.model, (network.in_channels, size, size))
+    return Deployed(folded, network.preprocess).eval(), probes

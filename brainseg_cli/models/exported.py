@@ -86,8 +86,17 @@ def check_precision(runtime: str, precision: str) -> None:
 
 
 def computes_bf16() -> bool:
-    """Whether OpenVINO has bf16 products on this CPU."""
-    return "BF16" in load_openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """Whether OpenVINO takes bf16 on this CPU."""
+    return "BF16" in _list_capabilities()
+
+
+def multiplies_bf16() -> bool:
+    """Whether that is faster: a CPU that has it without AVX-512 converts bf16 and multiplies fp32."""
+    return {"BF16", "WINOGRAD"} <= _list_capabilities()  # WINOGRAD is what OpenVINO calls AVX-512
+
+
+def _list_capabilities() -> set[str]:
+    return set(load_openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def import_runtime(runtime: str) -> Any:

@@ -19,22 +19,26 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 PLAIN = (3, 3), (1, 1), (1, 1), (1, 1), 1
 """A convolution of 3x3 that keeps the map's size: kernel, stride, padding, dilation, groups."""
 TILE = 4
-"""Pixels a side that the last convolution makes at a time: it divides every size that a U-Net of three stages takes."""
+"""Pixels a side that the last convolution makes at a time."""
 
 
-def fold(model: nn.Module) -> nn.Module:
-    """A U-Net of `build_model` as another, in eval mode, that gives the same but for rounding; it is left alone itself.
+def fold(model: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
+    """A U-Net of `build_model` as another, in eval mode, that gives the same but for rounding for images of `shape`.
 
-    What has another form than `build_model` gives (another enlarging or norm, attention, more classes) stays as it is.
+    `shape` is (channels, height, width). `model` is left alone. What has another form than `build_model` gives
+    (another enlarging or norm, attention, more classes), and a map that is not doubled evenly, stays as it is.
     """
     folded: Any = copy.deepcopy(model).eval()
-    blocks, channels = folded.decoder.blocks, folded.encoder.out_channels[-1]
-    for at, block in enumerate(blocks):
-        if _is_plain(block):
-            blocks[at] = _FoldedBlock(block, channels)
+    with torch.no_grad():
+        maps = folded.encoder(torch.zeros(1, *shape, device=next(model.parameters()).device))[::-1]
+    sides = [tuple(each.shape[2:]) for each in maps]
+    channels = maps[0].shape[1]
+    for at, block in enumerate(folded.decoder.blocks):
+        if _is_plain(block) and sides[at + 1] == (2 * sides[at][0], 2 * sides[at][1]):
+            folded.decoder.blocks[at] = _FoldedBlock(block, channels)
         channels = block.conv2[0].out_channels
     last = folded.segmentation_head[0]
-    if last.out_channels == 1 and _shape(last) == PLAIN:
+    if last.out_channels == 1 and _shape(last) == PLAIN and not any(side % TILE for side in shape[1:]):
         folded.segmentation_head[0] = _tile(last)
     return cast(nn.Module, folded)
 
@@ -56,9 +60,7 @@ class _FoldedBlock(nn.Module):
         self.conv2 = block.conv2
 
     def forward(self, small: Tensor, height: int, width: int, skip_connection: Tensor | None = None) -> Tensor:
-        """ValueError where the small map is not half of height and width."""
-        if (height, width) != (2 * small.shape[2], 2 * small.shape[3]):
-            raise ValueError(f"a map of {small.shape[2]}x{small.shape[3]} is enlarged to {height}x{width}")
+        """`small` is (N, C, height / 2, width / 2)."""
         found = self.enlarge(small)
         if self.skip is not None:
             found = found + self.skip(skip_connection)
@@ -68,6 +70,32 @@ class _FoldedBlock(nn.Module):
 
 def _shape(convolution: nn.Conv2d) -> tuple[object, ...]:
     return convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation, convolution.groups
+
+
+def _is_plain(block: Any) -> bool:
+    convolution, norm, activation = block.conv1
+    return (
+        block.interpolation_mode == "nearest"
+        and isinstance(norm, nn.BatchNorm2d)
+        and norm.running_mean is not None
+        and isinstance(activation, nn.ReLU)
+        and _shape(convolution) == PLAIN
+        and all(isinstance(each.attention, nn.Identity) for each in (block.attention1, block.attention2))
+    )
+
+
+def _sum_weights(weight: Tensor) -> Tensor:
+    """(O, I, 3, 3) of a convolution after enlarging -> (I, O, 4, 4) of a transposed one, stride 2, on the small map.
+
+    Seen from the small map's pixel, which stands for two rows and columns, weight u reaches the enlarged rows 2 - u
+    and 3 - u of the four that it has a part in.
+    """
+    summed = torch.zeros(weight.shape[1], weight.shape[0], 4, 4, dtype=torch.float64, device=weight.device)
+    turned = weight.double().flip(2, 3).transpose(0, 1)
+    for row in (0, 1):
+        for column in (0, 1):
+            summed[:, :, row : row + 3, column : column + 3] += turned
+    return summed.to(weight.dtype)
 
 
 def _tile(last: nn.Conv2d) -> nn.Sequential:
@@ -81,28 +109,3 @@ def _tile(last: nn.Conv2d) -> nn.Sequential:
     bias = torch.zeros(1) if last.bias is None else last.bias.detach()
     tiled.bias = nn.Parameter(bias.repeat(TILE**2))
     return nn.Sequential(tiled, nn.PixelShuffle(TILE))
-
-
-def _is_plain(block: Any) -> bool:
-    convolution, norm, activation = block.conv1
-    return (
-        block.interpolation_mode == "nearest"
-        and isinstance(norm, nn.BatchNorm2d)
-        and isinstance(activation, nn.ReLU)
-        and _shape(convolution) == PLAIN
-        and all(isinstance(each.attention, nn.Identity) for each in (block.attention1, block.attention2))
-    )
-
-
-def _sum_weights(weight: Tensor) -> Tensor:
-    """(O, I, 3, 3) of a convolution after enlarging -> (I, O, 4, 4) of a transposed one, stride 2, on the small map.
-
-    Seen from the small map's pixel, which stands for two rows and columns, weight u reaches the enlarged rows 2 - u
-    and 3 - u of the four that it has a part in.
-    """
-    summed = torch.zeros(weight.shape[1], weight.shape[0], 4, 4, dtype=torch.float64)
-    turned = weight.double().flip(2, 3).transpose(0, 1)
-    for row in (0, 1):
-        for column in (0, 1):
-            summed[:, :, row : row + 3, column : column + 3] += turned
-    return summed.to(weight.dtype)

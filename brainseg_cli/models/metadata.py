@@ -2,16 +2,15 @@
 
 import hashlib
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from brainseg_cli.errors import InputError
 
-INFO, PRECISION, MIXED = "brainseg", "precision", "mixed_error"
-"""Keys: the bundle's brainseg.json; what the network computes in, `fp32` or `int8`; and how far a probability was from
-fp32 where it was run in mixed precision, when the file was made by a CPU that has it."""
+INFO, PRECISION = "brainseg", "precision"
+"""Keys: the bundle's brainseg.json, and what the network computes in, `fp32` or `int8`."""
 ONNX, OPENVINO = ".onnx", ".xml"
 SEALS = {ONNX: (b"\x72\x4a\x0a\x06sha256\x12\x40", b""), OPENVINO: (b"\n<!-- sha256 ", b" -->\n")}
 """What stands before and after the 64 hex digits at the end of a file: field 14, key and value; a comment."""
@@ -29,23 +28,20 @@ def list_parts(path: Path) -> list[Path]:
 
 def read_metadata(path: Path, data: bytes) -> dict[str, str]:
     """The keys of an .onnx or .xml file that `brainseg export` wrote, of its bytes. InputError for any other file."""
-    try:
-        found = (_read_xml if path.suffix.lower() == OPENVINO else _read_onnx)(BytesIO(data))
-    except (ValueError, ElementTree.ParseError):  # a UnicodeDecodeError is a ValueError
-        kind = "OpenVINO" if path.suffix.lower() == OPENVINO else "ONNX"
-        raise InputError(f"is damaged, or no {kind} file", where=path) from None
+    found = read_properties(path, data)
     if INFO not in found:
         raise InputError("was not made by brainseg export", where=path, hint="a network alone does not say its input")
     return found
 
 
-def read_mixed_error(metadata: Mapping[str, str]) -> float:
-    """Of a file's metadata; infinite where it does not say."""
+def read_properties(path: Path, data: bytes) -> dict[str, str]:
+    """As `read_metadata`, of any .onnx or .xml file."""
     try:
-        error = float(metadata[MIXED])
-    except (KeyError, ValueError):
-        return float("inf")
-    return error if error >= 0 else float("inf")
+        found = (_read_xml if path.suffix.lower() == OPENVINO else _read_onnx)(BytesIO(data))
+    except (ValueError, ElementTree.ParseError):  # a UnicodeDecodeError is a ValueError
+        kind = "OpenVINO" if path.suffix.lower() == OPENVINO else "ONNX"
+        raise InputError(f"is damaged, or no {kind} file", where=path) from None
+    return found
 
 
 def seal(path: Path) -> None:

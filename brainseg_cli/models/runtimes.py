@@ -6,16 +6,18 @@ No torch here, nor in what it opens from an export: segmenting a slice on a CPU 
 import ctypes
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from brainseg_cli.errors import BrainsegError, InputError, UsageError, hides_interrupt
 from brainseg_cli.io.images import read_bytes
-from brainseg_cli.models.exported import MODULES, check_precision, computes_bf16, open_exported
-from brainseg_cli.models.locate import Bundle
-from brainseg_cli.models.metadata import OPENVINO, PRECISION, is_export, is_sealed, read_metadata, read_mixed_error
+from brainseg_cli.models.exported import MODULES, check_precision, multiplies_bf16, open_exported
+from brainseg_cli.models.locate import Bundle, BundleInfo
+from brainseg_cli.models.metadata import OPENVINO, PRECISION, is_export, is_sealed, read_properties
+from brainseg_cli.models.mixed import read_mixed_error
 from brainseg_cli.models.segmenter import Network
 from brainseg_cli.types import PredictPrecision, Runtime
 
@@ -61,7 +63,7 @@ def open_network(bundle: Bundle, choice: Choice, *, tell: Tell = tell_nobody) ->
     except (InputError, UsageError):
         raise  # of the bundle itself, which PyTorch would not load either, or of what was asked for
     except BrainsegError as error:
-        if choice.runtime != "auto":
+        if choice.runtime != "auto" or choice.precision == "mixed":
             raise
         tell(f"{runtime} cannot be used: {error}; PyTorch runs the model instead, as with --runtime torch at once")
         return _open_torch(bundle, choice)
@@ -98,7 +100,8 @@ def _choose_runtime(choice: Choice) -> Runtime:
     if choice.runtime != "auto":
         require(f"--runtime {choice.runtime}", MODULES[choice.runtime], *MAKERS)
         return choice.runtime
-    if choice.precision == "fp16" or (choice.device == "auto" and may_have_gpu() and _has_gpu()):
+    by_gpu = choice.precision != "mixed" and choice.device == "auto" and may_have_gpu() and _has_gpu()
+    if choice.precision == "fp16" or by_gpu:
         return "torch"
     runtimes: tuple[Runtime, ...] = ("openvino", "onnx")
     for runtime in runtimes:
@@ -145,14 +148,12 @@ def _open_export(bundle: Bundle, runtime: Runtime, asked: PredictPrecision, tell
             try:
                 data = read_bytes(path)
                 if is_sealed(path, [data]):
-                    precision = _choose_precision(path, data, runtime, asked)
-                    return open_exported(path, [data], bundle.info, runtime, precision)
+                    return _open_parts(path, [data], bundle.info, runtime, asked)
             except InputError:
                 pass  # another user's; as a damaged one it is made anew
         tell(f"making a copy of {bundle.path} that this CPU runs faster: once, some ten seconds")
         made = write_export(bundle, name, runtime)
-        data = read_bytes(made)
-        return open_exported(made, [data], bundle.info, runtime, _choose_precision(made, data, runtime, asked))
+        return _open_parts(made, [read_bytes(made)], bundle.info, runtime, asked)
     except (RuntimeError, ImportError) as error:  # the runtime's, when it is loaded or first computes
         if hides_interrupt(error):
             raise KeyboardInterrupt from None
@@ -172,19 +173,17 @@ def _open_file(bundle: Bundle, choice: Choice) -> Network:
     runtime = choice.runtime if choice.runtime != "auto" else next(iter(there), able[-1])
     require(f"--runtime {runtime}", MODULES[runtime])
     parts = [bundle.read(name) for name in bundle.sums]
-    precision = _choose_precision(path, parts[0], runtime, choice.precision)
-    return open_exported(path, parts, bundle.info, runtime, precision)
+    return _open_parts(path, parts, bundle.info, runtime, choice.precision)
 
 
-def _choose_precision(path: Path, data: bytes, runtime: str, asked: PredictPrecision) -> str:
-    """What an exported file is to be run in. UsageError where an int8 file was asked for another."""
-    told = read_metadata(path, data)
-    if told.get(PRECISION, "fp32") == "int8":
-        if asked != "auto":
-            raise UsageError(f"this file computes in int8, not in {asked}", where=path)
-        return "int8"
-    if asked != "auto":
-        return asked
-    if runtime != "openvino" or read_mixed_error(told) > HALF_ERROR or not computes_bf16():
-        return "fp32"
-    return "mixed"
+def _open_parts(path: Path, parts: Sequence[bytes], info: BundleInfo, runtime: str, asked: PredictPrecision) -> Network:
+    """As `open_exported`, in the precision that was asked for. UsageError where an int8 file was asked for another."""
+    told = read_properties(path, parts[0])
+    own = told.get(PRECISION, "fp32")
+    if own == "int8" and asked != "auto":
+        raise UsageError(f"this file computes in int8, not in {asked}", where=path)
+    agrees = own == "fp32" and read_mixed_error(told) <= HALF_ERROR
+    if asked == "auto" and runtime == "openvino" and agrees and multiplies_bf16():
+        with suppress(InputError, UsageError):  # it cannot be loaded so, or there is nothing in it to mix
+            return open_exported(path, parts, info, runtime, "mixed")
+    return open_exported(path, parts, info, runtime, own if asked == "auto" else asked)

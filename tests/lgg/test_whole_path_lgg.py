@@ -17,6 +17,8 @@ from brainseg_cli.train import train
 
 pytestmark = pytest.mark.lgg
 
+EXACT = ("--device", "cpu", "--precision", "fp32")
+"""As eval computes."""
 SPLIT = {
     "TCGA_CS_4941_19960909": "train",
     "TCGA_DU_5855_19951217": "train",
@@ -57,7 +59,7 @@ def test_masks_of_raw_tiffs_measure_as_the_run_does(
 ) -> None:
     tested = [name for name, split in SPLIT.items() if split == "test"]
     inputs = [six / "slices" / name for name in tested]
-    ended = brainseg("predict", *inputs, "-m", of_real_slices, "-o", tmp_path / "masks", "--device", "cpu")
+    ended = brainseg("predict", *inputs, "-m", of_real_slices, "-o", tmp_path / "masks", *EXACT)
     records = [json.loads(line) for line in ended.out.splitlines()]
     assert ended.code == 0 and {record["patient_id"] for record in records} == set(tested)
     assert all(read_mask(Path(record["mask"])).shape == (256, 256) for record in records[::9])

@@ -46,6 +46,18 @@ def benchmark_predict(
     run(data, repeats, model=model, preset=preset, slices=slices, choice=choice, workers=workers)
 
 
+@app.command("precision")
+def benchmark_precision(
+    data: Data,
+    model: Annotated[Path, typer.Option("-m", "--model", help="A run, a model, or a built-in model's name.")],
+    slices: Annotated[int, typer.Option(min=1, help="How many, evenly over the dataset.")] = 300,
+) -> None:
+    """fp32, mixed and bf16 on a CPU against PyTorch in fp32: time, and how far masks and probabilities are."""
+    from benchmarks.precision import run
+
+    run(data, model, slices=slices)
+
+
 @app.command("train")
 def benchmark_train(
     data: Data,

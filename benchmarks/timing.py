@@ -14,12 +14,16 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def time_in_turns(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each side, `repeats` times, round after round, after one round that does not count."""
+    """Seconds of each side, `repeats` times, round after round, after one round that does not count.
+
+    Each round begins with another side: what one leaves to be done after its end does not fall on the same one always.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
+    names = list(sides)
     for turn in range(repeats + 1):
-        for name, run in sides.items():
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
             start = time.perf_counter()
-            run()
+            sides[name]()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
     return seconds

@@ -8,7 +8,7 @@ from brainseg_cli.models.bundle import load_bundle, save_bundle
 
 
 def make_weights(run: Path, name: str) -> Path:
-    """The folder it was written to. Half a network is loaded into a whole one: it computes in fp32 as any other."""
+    """The folder it was written to. Half a network is loaded into a whole one, and computes as any other."""
     model, info = load_bundle(run)
     folder = FOLDER / name
     save_bundle(folder, model.half(), info)

@@ -45,7 +45,8 @@ def export_command(
 
     The file says of itself what is to be done outside (crop, size, threshold); intensity scaling is inside. It is read
     again and held against PyTorch in fp32, and with --data measured on val beside it: where they do not agree nothing
-    is written. Prints the file's path. Exit code 4: int8 costs too much dice, and nothing was written.
+    is written. `predict -m FILE` may multiply in bf16 all the same, as its --precision says. The network is arranged
+    for a CPU. Prints the file's path. Exit code 4: int8 costs too much dice, and nothing was written.
     """
     console = Console(quiet=quiet, verbose=verbose)
     from brainseg_cli import export as use_case

@@ -132,8 +132,10 @@ def predict_command(
     precision: Annotated[
         PredictPrecision,
         typer.Option(
-            help="auto: fp16 on a GPU, mixed on a CPU that multiplies bf16, where they agree with fp32; else fp32. "
-            "mixed, on a CPU alone: bf16 products on the inner maps. bf16: all; faster, and more pixels change.",
+            help="auto: fp16 on a GPU; with OpenVINO, on a CPU that multiplies bf16, mixed; where they agree with "
+            "fp32, else fp32. mixed, of OpenVINO alone: bf16 products on the inner maps. bf16, not of ONNX Runtime: "
+            "all of them; faster, and more pixels change. eval computes in fp32. For --resume, another one that is "
+            "named makes masks anew.",
             envvar="BRAINSEG_PRECISION",
         ),
     ] = "auto",
@@ -243,6 +245,7 @@ def _run(
     from brainseg_cli.predict.run import run
 
     ensemble = open_ensemble(plan.bundles, choice, tell=console.say)
+    tally.runtime = ensemble.described
     console.detail(f"runtime: {ensemble.described}")
     if ensemble.leaky:
         console.warn("this model comes from a LEAKY split: the figures it was reported with flatter it")
@@ -297,6 +300,7 @@ class _Tally:
 
         self.plan = plan
         self.done = self.failed = self.unchanged = self.with_tumour = self.area_px = 0
+        self.runtime: str | None = None
         self.ood: Counter[str] = Counter()
         self.unlike = 0
         self.trained_on = find_trained_on([bundle.sha256 for bundle in plan.bundles])
@@ -327,6 +331,7 @@ class _Tally:
             "with_tumour": self.with_tumour,
             "area_px": self.area_px,
             "unlike_training": self.unlike,
+            "runtime": self.runtime,
             "out": str(out),
             "predictions": None if plan.places.folder is None else str(plan.places.name_lines("predictions")),
             "failures": str(plan.places.name_lines("failures")) if self.failed and plan.places.folder else None,

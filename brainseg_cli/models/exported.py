@@ -80,7 +80,8 @@ def open_exported(
 def check_precision(runtime: str, precision: str) -> None:
     """UsageError for a precision that the runtime or this CPU does not have. `int8` is a file's own."""
     if precision not in ("fp32", "int8", *(("mixed", "bf16") if runtime == "openvino" else ())):
-        raise UsageError(f"--runtime {runtime} does not compute in {precision}", hint="--precision fp32")
+        hint = "--runtime openvino, or --precision fp32" if precision in ("mixed", "bf16") else "--precision auto"
+        raise UsageError(f"--runtime {runtime} does not compute in {precision}", hint=hint)
     if precision in ("mixed", "bf16") and not computes_bf16():
         raise UsageError(f"--precision {precision}: this CPU does not compute in bf16", hint="--precision fp32")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from brainseg_cli.errors import BrainsegError, InputError, UsageError, hides_interrupt
 from brainseg_cli.io.images import read_bytes
@@ -36,11 +36,16 @@ def tell_nobody(text: str) -> None:
 class Choice:
     """What a user may ask for. `auto` on a GPU is PyTorch in fp16; on a CPU OpenVINO, in mixed precision where the CPU
     multiplies bf16, else in fp32; else ONNX Runtime, else PyTorch, whichever is installed; and fp32, by PyTorch if need
-    be, wherever the faster one does not agree with it."""
+    be, wherever the faster one does not agree with it. UsageError for a runtime or a precision that does not exist."""
 
     runtime: Runtime = "auto"
     device: str = "auto"
     precision: PredictPrecision = "auto"
+
+    def __post_init__(self) -> None:
+        for name, given, known in (("runtime", self.runtime, Runtime), ("precision", self.precision, PredictPrecision)):
+            if given not in get_args(known):
+                raise UsageError(f"there is no {name} {given!r}", hint=f"one of {', '.join(get_args(known))}")
 
 
 def open_network(bundle: Bundle, choice: Choice, *, tell: Tell = tell_nobody) -> Network:
@@ -125,7 +130,7 @@ def _open_torch(bundle: Bundle, choice: Choice) -> Network:
 
     device = choose_device(choice.device)
     if choice.precision == "fp16" and device.type == "cpu":
-        raise UsageError("--precision fp16 needs a GPU", hint="auto, fp32 or bf16 on a CPU")
+        raise UsageError("--precision fp16 needs a GPU", hint="auto, fp32, mixed or bf16 on a CPU")
     if choice.precision == "mixed":
         raise UsageError("PyTorch does not compute in mixed precision", hint="--device cpu --runtime openvino")
     model, info = load_network(bundle), bundle.info
@@ -181,7 +186,7 @@ def _open_parts(path: Path, parts: Sequence[bytes], info: BundleInfo, runtime: s
     told = read_properties(path, parts[0])
     own = told.get(PRECISION, "fp32")
     if own == "int8" and asked != "auto":
-        raise UsageError(f"this file computes in int8, not in {asked}", where=path)
+        raise UsageError(f"this file computes in int8, not in {asked}", where=path, hint="--precision auto")
     agrees = own == "fp32" and read_mixed_error(told) <= HALF_ERROR
     if asked == "auto" and runtime == "openvino" and agrees and multiplies_bf16():
         with suppress(InputError, UsageError):  # it cannot be loaded so, or there is nothing in it to mix

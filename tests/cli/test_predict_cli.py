@@ -240,6 +240,7 @@ def test_the_summary(brainseg: Program, run: Path, phantom: Path, tmp_path: Path
     assert told["area_px"] == sum(record["area_px"] for record in recorded)
     assert told["predictions"] == str(tmp_path / "out" / "predictions.jsonl") and told["failures"] is None
     assert told["models"] == [str(run / "model")] and 0 < told["seconds"] < 60
+    assert {record["provenance"]["runtime"] for record in recorded} == {told["runtime"]}
     (tmp_path / "broken.png").write_bytes(b"broken")
     ended = brainseg("predict", tmp_path / "broken.png", "-m", run, "-o", tmp_path / "no", "--device", "cpu", "--json")
     assert ended.code == 1 and json.loads(ended.out)["failures"] == str(tmp_path / "no" / "failures.jsonl")

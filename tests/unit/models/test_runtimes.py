@@ -127,6 +127,12 @@ def test_what_cannot_be_combined_is_said_at_once(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "given"), [("runtime", "tensorrt"), ("precision", "half")])
+def test_what_does_not_exist_is_told_with_what_does(name: str, given: Any) -> None:
+    with pytest.raises(UsageError, match=rf"there is no {name} '{given}' \(one of auto, "):
+        Choice(**{name: given})
+
+
 def test_bf16_is_refused_where_the_cpu_has_none(
     exported: Path, info: BundleInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:

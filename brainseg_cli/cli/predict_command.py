@@ -132,7 +132,7 @@ def predict_command(
     precision: Annotated[
         PredictPrecision,
         typer.Option(
-            help="auto: fp16 on a GPU; with OpenVINO, on a CPU that multiplies bf16, mixed; where they agree with "
+            help="auto: fp16 with CUDA; with OpenVINO, on a CPU that multiplies bf16, mixed; where they agree with "
             "fp32, else fp32. mixed, of OpenVINO alone: bf16 products on the inner maps. bf16, not of ONNX Runtime: "
             "all of them; faster, and more pixels change. eval computes in fp32. For --resume, another one that is "
             "named makes masks anew.",

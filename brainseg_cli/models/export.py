@@ -176,9 +176,9 @@ def check_export(exact: Exact, path: Path, runtime: str) -> Parity:
 
 
 def measure_mixed(exact: Exact) -> float:
-    """How far a probability is from `exact`, on the probes, where the inner convolutions multiply in bf16.
+    """About how far a probability is from `exact`, on the probes, where the inner convolutions multiply in bf16.
 
-    Computed in fp32, with what they multiply and what they give rounded: every machine finds the same.
+    Computed in fp32, with what they multiply and what they give rounded, so that a machine without bf16 can say it too.
     """
     module, _ = _deploy(exact)
     largest = exact.network.preprocess.size // INNER

@@ -131,13 +131,19 @@ def _open_openvino(path: Path, parts: Sequence[bytes], shape: tuple[int, ...], p
     try:
         model = core.read_model(*parts)
         model.reshape(list(shape))
+    except RuntimeError as error:
+        raise _unloadable(path, "OpenVINO", error) from None
+    try:
         if precision == "bf16":
             mix_precision(model, None)
         elif precision == "mixed" and not mix_precision(model, shape[1] // INNER):
             raise UsageError("--precision mixed: this network has no maps small enough", hint="--precision fp32")
         compiled = core.compile_model(model, "CPU", hints)
-    except RuntimeError as error:
-        raise _unloadable(path, "OpenVINO", error) from None
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:  # another OpenVINO may have another Python
+        unloadable = _unloadable(path, "OpenVINO", error)
+        if precision in ("fp32", "int8"):
+            raise unloadable from None
+        raise BrainsegError(f"OpenVINO cannot run it in {precision}: {unloadable.what}") from None
     own = threading.local()
 
     def run(pixels: npt.NDArray[np.uint8]) -> Squares:

@@ -101,11 +101,11 @@ def _sum_weights(weight: Tensor) -> Tensor:
 def _tile(last: nn.Conv2d) -> nn.Sequential:
     """A convolution of 3x3 to one channel as one with stride TILE, to a channel for each pixel of a tile."""
     tiled = nn.Conv2d(last.in_channels, TILE**2, TILE + 2, stride=TILE, padding=1)
-    weight = torch.zeros_like(tiled.weight)
+    weight = last.weight.new_zeros(tiled.weight.shape)
     for row in range(TILE):
         for column in range(TILE):
             weight[row * TILE + column, :, row : row + 3, column : column + 3] = last.weight.detach()[0]
     tiled.weight = nn.Parameter(weight)
-    bias = torch.zeros(1) if last.bias is None else last.bias.detach()
+    bias = last.weight.new_zeros(1) if last.bias is None else last.bias.detach()
     tiled.bias = nn.Parameter(bias.repeat(TILE**2))
     return nn.Sequential(tiled, nn.PixelShuffle(TILE))

@@ -26,7 +26,10 @@ def mix_precision(model: Any, largest: int | None) -> int:
     matrix products. Maps of a single pixel, means of whole ones, stay fp32, and so do depthwise convolutions, which
     wait for memory and not for products.
     """
-    opset = importlib.import_module("openvino").opset13
+    openvino, passes = importlib.import_module("openvino"), importlib.import_module("openvino.passes")
+    opset, folding = openvino.opset13, passes.Manager()
+    folding.register_pass(passes.ConstantFolding())  # weights of groups come as reshaped constants
+    folding.run_passes(model)
     chosen = [op for op in model.get_ordered_ops() if _is_inner(op, largest)]
     for op in chosen:
         readers = op.output(0).get_target_inputs()

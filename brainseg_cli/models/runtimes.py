@@ -189,6 +189,6 @@ def _open_parts(path: Path, parts: Sequence[bytes], info: BundleInfo, runtime: s
         raise UsageError(f"this file computes in int8, not in {asked}", where=path, hint="--precision auto")
     agrees = own == "fp32" and read_mixed_error(told) <= HALF_ERROR
     if asked == "auto" and runtime == "openvino" and agrees and multiplies_bf16():
-        with suppress(InputError, UsageError):  # it cannot be loaded so, or there is nothing in it to mix
+        with suppress(BrainsegError):  # it cannot be loaded so, or there is nothing in it to mix
             return open_exported(path, parts, info, runtime, "mixed")
     return open_exported(path, parts, info, runtime, own if asked == "auto" else asked)

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.timing import write_results
@@ -13,7 +14,7 @@ from brainseg_cli.metrics.counts import compute_counts, dice
 from brainseg_cli.models.exported import computes_bf16
 from brainseg_cli.models.locate import find_bundle, open_bundle
 from brainseg_cli.models.runtimes import Choice, open_network
-from brainseg_cli.models.segmenter import apply_threshold
+from brainseg_cli.models.segmenter import Network, Squares, apply_threshold
 from brainseg_cli.preprocess import fit_image
 from brainseg_cli.types import PredictPrecision
 
@@ -27,7 +28,7 @@ def run(data: Path, model: Path, *, slices: int) -> None:
     images = [dataset.image(row) for row in rows]
     squares = np.stack([fit_image(image, bundle.info.preprocess).image(image) for image in images])
     exact = open_network(bundle, Choice("torch", "cpu"))
-    wanted = np.concatenate([exact.submit(squares[at : at + BATCH])() for at in range(0, len(squares), BATCH)])
+    wanted = segment(exact, squares)
     reference = apply_threshold(wanted, bundle.info.threshold)
     table = []
     precisions: list[PredictPrecision] = ["fp32", *(["mixed", "bf16"] if computes_bf16() else [])]  # type: ignore[list-item]
@@ -35,7 +36,7 @@ def run(data: Path, model: Path, *, slices: int) -> None:
         network = open_network(bundle, Choice("openvino", "cpu", precision))
         network.submit(squares[:BATCH])()
         start = time.process_time()
-        found = np.concatenate([network.submit(squares[at : at + BATCH])() for at in range(0, len(squares), BATCH)])
+        found = segment(network, squares)
         spent = time.process_time() - start
         masks = apply_threshold(found, bundle.info.threshold)
         tp, fp, fn, _ = compute_counts(masks, reference)
@@ -56,3 +57,8 @@ def run(data: Path, model: Path, *, slices: int) -> None:
     versions = {each: version(each) for each in ("brainseg", "torch", "openvino")}
     shown.insert(0, "slices", len(squares))
     print(write_results(f"precision-{name}", shown, versions))  # noqa: T201
+
+
+def segment(network: Network, squares: npt.NDArray[np.uint8]) -> Squares:
+    """Batch by batch."""
+    return np.concatenate([network.submit(squares[at : at + BATCH])() for at in range(0, len(squares), BATCH)])

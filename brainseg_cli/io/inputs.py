@@ -17,7 +17,7 @@ from natsort import natsort_keygen, ns
 
 from brainseg_cli.errors import InputError, UsageError
 from brainseg_cli.io.images import SUFFIXES, is_image_name
-from brainseg_cli.io.names import Names, Numbers
+from brainseg_cli.io.names import Names, Numbers, sort_names
 
 PathLike = TypeVar("PathLike", str, Path)
 
@@ -162,13 +162,12 @@ def _find(argument: str, accepts: Callable[[Path], bool] | None) -> tuple[Iterab
     elif path.exists():
         names, top = [str(path)], os.path.dirname(os.path.abspath(path))
     elif glob.has_magic(argument):
-        names = natural_order(
-            filter(is_image_name, glob.glob(argument, recursive=True))
-        )  # Path.glob takes no absolute pattern
+        matching = filter(is_image_name, glob.iglob(argument, recursive=True))  # Path.glob takes no absolute pattern
+        names = Names(sort_names(matching, _count_path))
         if not names:
             raise InputError("matches no image", where=argument)
         top = os.path.commonpath({os.path.dirname(os.path.abspath(name)) for name in names})
-        names = [name for name in names if accepts is None or accepts(Path(name))]
+        names = Names(name for name in names if accepts is None or accepts(Path(name)))
     else:
         raise InputError("is not there", where=path)
     if not names:
@@ -229,20 +228,24 @@ def _walk(folder: str, accepts: Callable[[str], bool], seen: set[str], *, ordere
     if real in seen:
         return
     seen.add(real)
-    entries: list[tuple[str, bool]] = []
-    with suppress(OSError), os.scandir(folder) as listing:
-        for entry in listing:
-            is_folder = _is_folder(entry)
-            if not entry.name.startswith(".") if is_folder else accepts(entry.name):
-                entries.append((entry.name, is_folder))
-    if ordered:
-        entries.sort(key=_count_entry)
-    for name, is_folder in entries:
-        whole = os.path.join(folder, name)
-        if is_folder:
-            yield from _walk(whole, accepts, seen, ordered=ordered)
+    listed = _list_folder(folder, accepts)
+    for entry in sort_names(listed, _count_entry) if ordered else list(listed):
+        whole = os.path.join(folder, entry)
+        if entry.endswith("/"):
+            yield from _walk(whole[:-1], accepts, seen, ordered=ordered)
         else:
             yield whole
+
+
+def _list_folder(folder: str, accepts: Callable[[str], bool]) -> Iterator[str]:
+    """Names in a folder as the disk lists them, those of folders with a `/` at their end."""
+    with suppress(OSError), os.scandir(folder) as listing:
+        for entry in listing:
+            if not _is_folder(entry):
+                if accepts(entry.name):
+                    yield entry.name
+            elif not entry.name.startswith("."):
+                yield entry.name + "/"
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -261,9 +264,9 @@ def _count_folder(folder: str) -> tuple[object, ...]:
     return tuple(map(_count, Path(folder).parts))
 
 
-def _count_entry(entry: tuple[str, bool]) -> tuple[object, ...]:
+def _count_entry(entry: str) -> tuple[object, ...]:
     """As `_count_path`. Where that is the same, for `7` and `07` it is, a folder still comes as a whole."""
-    name, is_folder = entry
+    name, is_folder = entry.removesuffix("/"), entry.endswith("/")
     first, *rest = (_count(name),) if is_folder else _count_parts(name)
     return first, is_folder, rest, name
 

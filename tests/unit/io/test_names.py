@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainseg_cli.io.names import BLOCK_NAMES, Names, Numbers
+from brainseg_cli.io.names import BLOCK_NAMES, SORTED_NAMES, Names, Numbers, sort_names
 from brainseg_cli.io.sources import Request, open_inputs
 
 ODD = ["", " ", "a\nb", "Å/患.png", os.fsdecode(b"\xff\xfe.png"), "\ud800"]
@@ -51,3 +51,26 @@ def test_a_hundred_thousand_inputs_are_a_few_megabytes(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert inputs.total == count == sum(1 for _ in inputs)
     assert kept < 40 * count and most - len(text) < 150 * count
+
+
+@pytest.mark.parametrize("count", [0, 1, SORTED_NAMES, 3 * SORTED_NAMES + 1])
+def test_sorted_in_blocks_as_at_once(count: int) -> None:
+    names = [str(7919 * number % 10007) for number in range(count)]
+    assert list(sort_names(iter(names), int)) == sorted(names, key=int)
+    assert list(sort_names(names, len)) == sorted(names, key=len)  # equal ones stay as they came
+
+
+def test_a_long_folder_is_sorted_in_little_memory(tmp_path: Path) -> None:
+    """Sorted at once, the keys alone took some 350 bytes a name."""
+    count = 4 * SORTED_NAMES
+    for number in range(count):
+        (tmp_path / f"s{number:06d}.tif").symlink_to("/nowhere")
+    open_inputs(Request((str(tmp_path),)), None)  # type: ignore[arg-type]  # what is imported late
+    tracemalloc.start()
+    try:
+        inputs = open_inputs(Request((str(tmp_path),)), None)  # type: ignore[arg-type]
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [item.path.name for item in inputs] == [f"s{number:06d}.tif" for number in range(count)]
+    assert most < 2_000_000 + 150 * count

@@ -45,7 +45,9 @@ class ModelConfig(Section):
     """The U-Net. Encoders are those of segmentation-models-pytorch; `tu-*` are timm's."""
 
     encoder: str = "resnet34"
+    """`brainseg info --encoders` lists them."""
     encoder_weights: Literal["none", "imagenet"] = "none"
+    """`imagenet` downloads what the encoder begins with; `none` is random numbers."""
     decoder_channels: Annotated[tuple[Count, ...], Field(min_length=3, max_length=5)] = (256, 128, 64, 32, 16)
     """One number a decoder stage, from the deepest; as many stages as the encoder has."""
 
@@ -55,14 +57,19 @@ class LossConfig(Section):
 
     name: Literal["dice", "bce", "dice+bce", "focal", "tversky", "jaccard", "lovasz"] = "dice+bce"
     smoothing: Positive = 1.0
+    """Pixels, added above and below the fraction: so a batch without tumour is judged too."""
     tversky_alpha: Share = 0.3
     """Weight of false alarms in the Tversky loss; misses weigh 1 - alpha."""
     focal_gamma: Amount = 2.0
+    """How much less the focal loss counts a pixel that is nearly right; 0 is bce."""
 
 
 class OptimizerConfig(Section):
+    """How a gradient becomes a step."""
+
     name: Literal["adamax", "adamw", "sgd"] = "adamw"
     lr: Annotated[float, Field(gt=0, le=1e38)] = 1e-3
+    """The learning rate, where the schedule is at its height."""
     weight_decay: Amount = 1e-2
     momentum: Share = 0.9
     """Of SGD (Nesterov); the others keep their own."""
@@ -83,15 +90,23 @@ class AugmentConfig(Section):
     """Random changes of a training slice; each bound 0 (or chance 0) leaves that change out."""
 
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 15.0
+    """The largest turn, to either side."""
     zoom: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """The largest growth or shrinking, as a share of the size."""
     shift: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """A share of the side."""
+    """The largest in each direction, as a share of the side."""
     shear_deg: Annotated[float, Field(ge=0, le=45)] = 0.0
+    """The largest slant, to either side."""
     flip_horizontal: Share = 0.5
+    """The chance that left and right are exchanged."""
     flip_vertical: Share = 0.0
+    """The chance that top and bottom are."""
     brightness: Share = 0.0
+    """The most that is added or taken, as a share of white; of four slices in five."""
     contrast: Share = 0.0
+    """How far the factor of all values may be from 1, of the same slices."""
     gamma: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """How far the exponent of all values may be from 1; of four slices in five."""
     tone: Share = 0.0
     """How far the tone curve of each channel by itself may bend: scanners and sequences differ in contrast."""
     noise: Share = 0.0
@@ -110,7 +125,9 @@ class TrainConfig(Section):
     """The loop itself."""
 
     epochs: Count = 60
+    """Passes over the training slices; `tumour_share` may leave some out of each."""
     batch_size: Count = 16
+    """Slices at a time, of all devices together."""
     accumulate: Count = 1
     """Batches whose gradients are added up for one step."""
     tumour_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -125,11 +142,13 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto`: bf16 where the device computes in it, else fp16 on a GPU and fp32 on a CPU."""
     compile: bool = False
+    """torch.compile: minutes at the start, for what it may save in each step."""
     deterministic: bool = False
     """The same weights each time on the same device, to the last bit; a GPU takes slower kernels for it."""
     save_minutes: Amount = 5.0
     """The state is saved within an epoch too, once this long has gone by since the last time; 0 leaves that out."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of the first weights, of what is drawn, and of the order."""
 
 
 class Config(Section):

@@ -49,7 +49,8 @@ def train_command(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file over the preset.", envvar="BRAINSEG_CONFIG")] = None,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. train.ema_decay=0.99.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting of docs/settings.md, e.g. train.ema_decay=0.99."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="train.epochs", envvar="BRAINSEG_EPOCHS")] = None,
     batch_size: Annotated[int | None, typer.Option(help="train.batch_size", envvar="BRAINSEG_BATCH_SIZE")] = None,

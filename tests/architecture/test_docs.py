@@ -23,9 +23,9 @@ def read_sections() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def load_maker() -> ModuleType:
-    """docs/make_reference.py, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location("make_reference", TOP / "docs" / "make_reference.py")
+def load_maker(name: str) -> ModuleType:
+    """docs/NAME.py, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location(name, TOP / "docs" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -34,7 +34,16 @@ def load_maker() -> ModuleType:
 
 def test_the_reference_is_the_programs() -> None:
     """Where this fails: python docs/make_reference.py > docs/cli.md"""
-    assert REFERENCE.read_text(encoding="utf-8") == load_maker().make_reference()
+    assert REFERENCE.read_text(encoding="utf-8") == load_maker("make_reference").make_reference()
+
+
+def test_the_settings_are_the_programs() -> None:
+    """Where this fails: python docs/make_settings.py > docs/settings.md"""
+    page = load_maker("make_settings").make_settings()
+    assert (TOP / "docs" / "settings.md").read_text(encoding="utf-8") == page
+    for section, part in Config():
+        for name in type(part).model_fields:
+            assert f"| `{name}` |" in page.partition(f"## {section}")[2].partition("## ")[0]
 
 
 def test_no_page_waits_to_be_filled_in() -> None:

@@ -154,6 +154,28 @@ def test_what_cannot_be_loaded_so_is_run_in_fp32(deep: Path, monkeypatch: pytest
         open_network(open_bundle(deep), Choice(precision="mixed"))
 
 
+@pytest.mark.parametrize("broken", [RuntimeError("this CPU has no such instruction"), np.nan])
+def test_what_cannot_be_computed_so_is_run_in_fp32(
+    deep: Path, broken: RuntimeError | float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_bf16(monkeypatch, able=True)
+
+    def compute(pixels: np.ndarray) -> np.ndarray:
+        if isinstance(broken, RuntimeError):
+            raise broken
+        return np.full(pixels.shape[:3], broken, np.float32)
+
+    def open_broken(*given: Any) -> running.ExportedNetwork:
+        network = running.open_exported(*given)
+        if given[-1] == "mixed":
+            network._infer = compute
+        return network
+
+    monkeypatch.setattr(runtimes, "open_exported", open_broken)
+    assert open_network(open_bundle(deep), Choice()).described == "openvino fp32 cpu"
+    assert open_network(open_bundle(deep), Choice(precision="mixed")).described == "openvino mixed cpu"
+
+
 def test_on_a_machine_with_a_gpu_it_is_the_cpus(deep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_bf16(monkeypatch, able=True)
     monkeypatch.setattr(runtimes, "may_have_gpu", lambda: True)

@@ -112,7 +112,7 @@ def find_problems(facts: Sequence[SliceFacts]) -> Findings:
         differ = {fact.pair.patient_id for fact in visible if (a, b) not in fact.equal_channels}
         if equal := sorted({fact.pair.patient_id for fact in visible} - differ):
             found.warnings.append(
-                f"channel {b} is a copy of channel {a} in {count(len(equal), 'patient')}: {_some(equal)}"
+                f"channels {a} and {b} are the same in {count(len(equal), 'patient')}: {_some(equal)}"
             )
     for group in _duplicates(facts):
         names = [fact.pair.image for fact in group]

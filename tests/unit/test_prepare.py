@@ -389,7 +389,7 @@ def test_copied_channels_blank_slices_and_nested_copies_are_in_dataset_json(sour
     assert info.slices == 33
     assert "14 files a second time" in told
     assert "1 blank image: PHANTOM_AA_0001/PHANTOM_AA_0001_1.tif" in told
-    assert "channel 2 is a copy of channel 1 in" in told and "PHANTOM_BB_0005" in told
+    assert "channels 1 and 2 are the same in" in told and "PHANTOM_BB_0005" in told
 
 
 # what is told on the way

@@ -231,8 +231,8 @@ def test_a_copied_channel_is_found_in_the_patients_where_every_slice_has_it(fold
     folder.add("some", 1, copy(0, 1))
     folder.add("some", 2)
     assert folder.problems().warnings[1:] == [
-        "channel 1 is a copy of channel 0 in 1 patient: all",
-        "channel 2 is a copy of channel 1 in 1 patient: other",
+        "channels 0 and 1 are the same in 1 patient: all",
+        "channels 1 and 2 are the same in 1 patient: other",
     ]
 
 

@@ -109,6 +109,20 @@ def benchmark_soak(
     run(data, minutes)
 
 
+@app.command("memory")
+def benchmark_memory(
+    data: Data,
+    model: Annotated[str, typer.Option("-m", "--model", help="A run, a model, or a built-in model's name.")],
+    few: Annotated[int, typer.Option(min=1, help="Inputs of the process that is the measure.")] = 1000,
+    many: Annotated[int, typer.Option(min=1, help="Inputs of the one that is held against it.")] = 100_000,
+    precision: Annotated[str, typer.Option(help="As that of `brainseg predict`.")] = "auto",
+) -> None:
+    """The most memory that `brainseg predict` takes over few links to real slices, and over many."""
+    from benchmarks.memory import run
+
+    run(data, model, few=few, many=many, precision=precision)
+
+
 @app.command("startup")
 def benchmark_startup(
     model: Annotated[

@@ -48,16 +48,18 @@ def run(data: Path, model: str, *, few: int, many: int, precision: str) -> None:
     table.insert(0, "model", Path(model).name)
     table.insert(1, "precision", precision)
     versions = {name: version(name) for name in ("brainseg", "torch", "openvino", "numpy")}
-    print(write_results("memory", table, versions))  # noqa: T201
+    print(write_results(f"memory-{precision}", table, versions))  # noqa: T201
 
 
 def _watch(arguments: list[str]) -> tuple[float, float]:
     """The most memory of a `brainseg` process in MB of 10^6 bytes, and its seconds."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "brainseg_cli", *arguments, "-q"], stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"brainseg {' '.join(arguments)} ended with {os.waitstatus_to_exitcode(status)}")
+    call = [sys.executable, "-m", "brainseg_cli", *arguments, "-q"]
+    with subprocess.Popen(call, stdout=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"brainseg {' '.join(arguments)} ended with {process.returncode}")
     # a process is born with its parent's peak
     assert used.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 1 if sys.platform == "darwin" else 1024

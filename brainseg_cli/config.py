@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from brainseg_cli.errors import InputError, UsageError
 
@@ -28,6 +28,15 @@ class Section(BaseModel):
     """A frozen part of the configuration that refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _switches_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name is None or cls.model_fields[info.field_name].annotation is bool:
+            return value
+        if any(isinstance(part, bool) for part in (value if isinstance(value, (list, tuple)) else [value])):
+            raise ValueError("should be a number or a name")  # pydantic takes true for 1
+        return value
 
 
 class PreprocessConfig(Section):
@@ -49,15 +58,17 @@ class ModelConfig(Section):
     encoder_weights: Literal["none", "imagenet"] = "none"
     """`imagenet` downloads what the encoder begins with; `none` is random numbers."""
     decoder_channels: Annotated[tuple[Count, ...], Field(min_length=3, max_length=5)] = (256, 128, 64, 32, 16)
-    """One number a decoder stage, from the deepest; as many stages as the encoder has."""
+    """One number per decoder stage, from the deepest, and as many of the encoder's stages are used: `[64, 32, 16]`."""
 
 
 class LossConfig(Section):
-    """What is minimised. The overlap losses take their sums over the batch, smoothed."""
+    """What is minimised. The overlap losses (all but bce and focal) take their sums over the batch."""
 
     name: Literal["dice", "bce", "dice+bce", "focal", "tversky", "jaccard", "lovasz"] = "dice+bce"
+    """`bce` is the binary cross-entropy; `dice+bce` the sum of both."""
     smoothing: Positive = 1.0
-    """Pixels, added above and below the fraction: so a batch without tumour is judged too."""
+    """Of Dice: pixels added to its numerator and denominator, so that false alarms cost something on a batch without
+    tumour too. In `jaccard` and `tversky` it is half of that."""
     tversky_alpha: Share = 0.3
     """Weight of false alarms in the Tversky loss; misses weigh 1 - alpha."""
     focal_gamma: Amount = 2.0
@@ -68,9 +79,11 @@ class OptimizerConfig(Section):
     """How a gradient becomes a step."""
 
     name: Literal["adamax", "adamw", "sgd"] = "adamw"
+    """`sgd` is with Nesterov momentum."""
     lr: Annotated[float, Field(gt=0, le=1e38)] = 1e-3
     """The learning rate, where the schedule is at its height."""
     weight_decay: Amount = 1e-2
+    """Of the weights; biases and norms are spared."""
     momentum: Share = 0.9
     """Of SGD (Nesterov); the others keep their own."""
     clip_norm: Amount = 1.0
@@ -81,36 +94,39 @@ class ScheduleConfig(Section):
     """The learning rate, step by step."""
 
     name: Literal["constant", "cosine", "plateau"] = "cosine"
-    """`cosine` falls to 1 % of lr at the last step; `plateau` halves after 5 epochs without a better val."""
+    """`cosine` falls to 1 % of lr at the last step; `plateau` halves it after every 5 epochs without a better val
+    Dice."""
     warmup_epochs: Amount = 1.0
-    """The first epochs, in which it rises from 0; at most half of all."""
+    """How many epochs, fractions too, it takes to rise from 0; at most half of all."""
 
 
 class AugmentConfig(Section):
-    """Random changes of a training slice; each bound 0 (or chance 0) leaves that change out."""
+    """Random changes of a training slice; each bound 0 (or chance 0) leaves that change out. Several at once are
+    written as a table: `--set 'augment={rotate_deg=0, zoom=0}'`; with all of them at 0 slices stay as they are."""
 
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 15.0
     """The largest turn, to either side."""
     zoom: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    """The largest growth or shrinking, as a share of the size."""
+    """How far height and width, each by itself, may grow or shrink, as a share of the size."""
     shift: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """The largest in each direction, as a share of the side."""
+    """The largest shift in each direction, as a share of the side."""
     shear_deg: Annotated[float, Field(ge=0, le=45)] = 0.0
-    """The largest slant, to either side."""
+    """The largest slant along each axis, to either side."""
     flip_horizontal: Share = 0.5
     """The chance that left and right are exchanged."""
     flip_vertical: Share = 0.0
-    """The chance that top and bottom are."""
+    """The chance that top and bottom are exchanged."""
     brightness: Share = 0.0
-    """The most that is added or taken, as a share of white; of four slices in five."""
+    """The most that is added or taken away, as a share of white; on four slices in five."""
     contrast: Share = 0.0
-    """How far the factor of all values may be from 1, of the same slices."""
+    """How far the factor of all values may be from 1; on the same slices as brightness."""
     gamma: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """How far the exponent of all values may be from 1; of four slices in five."""
+    """How far the exponent of all values may be from 1; on four slices in five."""
     tone: Share = 0.0
-    """How far the tone curve of each channel by itself may bend: scanners and sequences differ in contrast."""
+    """Standard deviation of the two points that bend the tone curve, of each channel by itself; on four slices in five.
+    Scanners and sequences differ in contrast."""
     noise: Share = 0.0
-    """Largest standard deviation of Gaussian noise, as a share of white."""
+    """Largest standard deviation of Gaussian noise, as a share of white; on every other slice."""
     channel_dropout: Share = 0.0
     """The chance that one channel is blank, as where a sequence is missing."""
     channel_copy: Share = 0.0
@@ -127,20 +143,22 @@ class TrainConfig(Section):
     epochs: Count = 60
     """Passes over the training slices; `tumour_share` may leave some out of each."""
     batch_size: Count = 16
-    """Slices at a time, of all devices together."""
+    """At most so many slices at a time, of all devices together; batches are as even as can be."""
     accumulate: Count = 1
     """Batches whose gradients are added up for one step."""
     tumour_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The share of slices with tumour among those an epoch sees; 0 takes every slice as it comes."""
+    """The least share of slices with tumour: others are left out until it is reached, another choice each epoch; 0
+    takes every slice."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Weights averaged over steps are what is validated and saved; 0 leaves that out."""
     choose: Literal["best", "last"] = "best"
     """Whose weights are kept: of the epoch that is best on val, or of the last one. `last` needs no val: in a
     k-fold every other fold is trained on. Patience and `plateau` go by val, and never act with it."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """Stop after this many epochs without a better val; 0 never does."""
+    """Stop after this many epochs without a better val Dice; 0 never does."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """`auto`: bf16 where the device computes in it, else fp16 on a GPU and fp32 on a CPU."""
+    """`auto`: on a GPU of NVIDIA's bf16 where it has that, else fp16; on a CPU bf16 where it multiplies in that, else
+    fp32; elsewhere fp32. fp16 needs a GPU."""
     compile: bool = False
     """torch.compile: minutes at the start, for what it may save in each step."""
     deterministic: bool = False
@@ -148,7 +166,7 @@ class TrainConfig(Section):
     save_minutes: Amount = 5.0
     """The state is saved within an epoch too, once this long has gone by since the last time; 0 leaves that out."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Of the first weights, of what is drawn, and of the order."""
+    """Of the initial weights, the augmentation, and the order of the slices."""
 
 
 class Config(Section):
@@ -201,6 +219,8 @@ def load_config(
         _validate(merged, InputError, str(path))
     for key, value in (overrides or {}).items():
         nested: Any = _parse_value(value) if isinstance(value, str) else value
+        if nested == {}:
+            raise UsageError(f"{key}: an empty table changes nothing")
         for part in reversed(key.split(".")):
             nested = {part: nested}
         _merge(merged, nested)
@@ -254,13 +274,17 @@ def _tell(error: Any) -> str:
     key = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         return f"{key}: is no setting{_suggest(key)}"
-    return f"{key}: {str(error['msg']).removeprefix('Value error, ').lower()}, not {error['input']!r}"
+    told = str(error["msg"]).removeprefix("Value error, ").partition(" after validation")[0]
+    return f"{key}: {told.lower()}, not {error['input']!r}"
 
 
 def _suggest(key: str) -> str:
-    """`; did you mean optimizer.lr?` for `lr` or `optimizer.lrr`; nothing where nothing is near."""
-    settings = [f"{section}.{name}" for section, part in Config() for name in type(part).model_fields]
-    near = [each for each in settings if each.endswith(f".{key}")] or difflib.get_close_matches(
-        key, settings if "." in key else list(Config.model_fields), 1
-    )
-    return f"; did you mean {near[0]}?" if near else ""
+    """`; did you mean optimizer.lr?` for `lr` or `optimizer.lrr`; where nothing is near, what there is."""
+    sections = {section: list(type(part).model_fields) for section, part in Config()}
+    section, _, name = key.rpartition(".")
+    if section in sections:
+        near = difflib.get_close_matches(name, sections[section], 1)
+        return f"; did you mean {section}.{near[0]}?" if near else f"; {section} has {', '.join(sections[section])}"
+    near = [f"{section}.{key}" for section, names in sections.items() if key in names]
+    near = near or difflib.get_close_matches(key, sections, 1)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sections)}, and settings within each"

@@ -14,8 +14,11 @@ HEAD = """\
 # Settings
 
 What a run is made of. `brainseg train DATASET --set SECTION.KEY=VALUE` changes any of it, `--config FILE` takes a TOML
-file with these sections and keys over a preset, and `config.toml` in the run has all of them as they were. Made from
-the program by `docs/make_settings.py`; the values are those of the presets, and an empty cell is that of `default`.
+file with these sections and keys, and `config.toml` in the run has all of them as they were. Where several say
+something the later one holds: preset, `--config`, environment, `--set`, and flags such as `--lr`, which stand for some
+of the settings (`brainseg train --help`).
+
+Made from the program by `docs/make_settings.py`. The values are those of the presets; an empty cell is as `default`.
 
 """
 FIRST = "default"
@@ -29,7 +32,8 @@ def make_settings() -> str:
     for section in Config.model_fields:
         kind = type(getattr(configs[FIRST], section))
         parts.append(f"## {section}\n\n{_unfold(kind.__doc__ or '')}\n\n")
-        parts.append(f"| setting | may be | {' | '.join(presets)} | |\n|---|---|{'---|' * len(presets)}---|\n")
+        columns = ["setting", "may be", *presets, "what it does"]
+        parts.append(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n")
         told, schema = _read_docstrings(kind), kind.model_json_schema()["properties"]
         for name in kind.model_fields:
             values = [_write(getattr(getattr(config, section), name)) for config in configs.values()]

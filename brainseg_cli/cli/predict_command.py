@@ -308,6 +308,8 @@ class _Tally:
         self.started = time.perf_counter()
 
     def add(self, outcome: "Outcome") -> None:
+        from brainseg_cli.models.trained_on import find_patient
+
         if outcome.record["status"] != "ok":
             self.failed += 1
             return
@@ -317,8 +319,9 @@ class _Tally:
         self.area_px += outcome.record["area_px"]
         self.ood.update(outcome.record["ood"])
         self.unlike += bool(outcome.record["ood"])
-        patient_id = outcome.record["patient_id"]
-        self.seen.update((name, patient_id) for name, patients in self.trained_on.items() if patient_id in patients)
+        called = outcome.record["patient_id"] or Path(outcome.record["image"]).stem
+        whose = ((name, find_patient(called, patients)) for name, patients in self.trained_on.items())
+        self.seen.update((name, who) for name, who in whose if who is not None)
 
     def summarise(self, out: Path) -> Json:
         plan = self.plan

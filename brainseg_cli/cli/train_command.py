@@ -50,7 +50,7 @@ def train_command(
     config: Annotated[Path | None, typer.Option(help="A TOML file over the preset.", envvar="BRAINSEG_CONFIG")] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting of docs/settings.md, e.g. train.ema_decay=0.99."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. train.ema_decay=0.99 (docs/settings.md)."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="train.epochs", envvar="BRAINSEG_EPOCHS")] = None,
     batch_size: Annotated[int | None, typer.Option(help="train.batch_size", envvar="BRAINSEG_BATCH_SIZE")] = None,

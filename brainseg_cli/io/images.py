@@ -59,7 +59,8 @@ def read_bytes(path: Path, *, piped: bool = False, most: int | None = None) -> b
             raise InputError(f"has {about.st_size} bytes, more than the {most} that are read", where=path)
         return path.read_bytes()
     except FileNotFoundError:
-        raise InputError("is not there", where=path) from None
+        told = "is a link to what is not there" if path.is_symlink() else "is not there"
+        raise InputError(told, where=path) from None
     except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
         raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=path) from None
     except MemoryError:

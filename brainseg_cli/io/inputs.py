@@ -272,9 +272,12 @@ def _count_entry(entry: str) -> tuple[object, ...]:
 
 
 def _count_path(path: str) -> tuple[object, ...]:
-    """What natural order is by: of each folder, of the name and of its suffix the texts and the numbers in it."""
+    """What natural order is by: of each folder, of the name and of its suffix the texts and the numbers in it.
+
+    Where that is the same the path itself decides.
+    """
     folder, name = os.path.split(path)
-    return (*_count_folder(folder), *_count_parts(name))
+    return (*_count_folder(folder), *_count_parts(name)), path
 
 
 def _tell_masks(names: Iterable[str]) -> Callable[[str], bool]:

@@ -28,7 +28,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_precision(wanted: str, device: torch.device) -> Precision:
-    """`auto` is bf16 where the device multiplies in it, else fp16 on a GPU and fp32 on a CPU.
+    """`auto` is bf16 where CUDA or the CPU multiplies in it, else fp16 with CUDA and fp32 anywhere else.
 
     UsageError for fp16 on a CPU, which has no gradient scaling worth the name.
     """

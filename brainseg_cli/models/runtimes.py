@@ -191,20 +191,20 @@ def _open_parts(path: Path, parts: Sequence[bytes], info: BundleInfo, runtime: s
         raise UsageError(f"this file computes in int8, not in {asked}", where=path, hint="--precision auto")
     agrees = own == "fp32" and read_mixed_error(told) <= HALF_ERROR
     if asked == "auto" and runtime == "openvino" and agrees and multiplies_bf16():
-        with suppress(BrainsegError):  # it cannot be loaded so, there is nothing in it to mix, or it does not compute
-            return _try_out(open_exported(path, parts, info, runtime, "mixed"))
+        with suppress(BrainsegError):  # it cannot be loaded so, or there is nothing in it to mix
+            mixed = open_exported(path, parts, info, runtime, "mixed")
+            if _computes(mixed):
+                return mixed
     return open_exported(path, parts, info, runtime, own if asked == "auto" else asked)
 
 
-def _try_out(network: Network) -> Network:
-    """The same, once it has computed a blank slice. BrainsegError where it cannot, or gives no numbers."""
-    size = network.preprocess.size
+def _computes(network: Network) -> bool:
+    """Whether it gives numbers for a slice: what was compiled may still not run."""
+    ramp = np.linspace(0, 255, network.preprocess.size).astype(np.uint8)
+    pixels = np.ascontiguousarray(np.broadcast_to(ramp[:, None], (1, len(ramp), len(ramp), network.in_channels)))
     try:
-        found = network.submit(np.zeros((1, size, size, network.in_channels), np.uint8))()
+        return bool(np.isfinite(network.submit(pixels)()).all())
     except RuntimeError as error:
         if hides_interrupt(error):
             raise KeyboardInterrupt from None
-        raise BrainsegError(f"{network.described} cannot compute it: {error}") from None
-    if not np.isfinite(found).all():
-        raise BrainsegError(f"{network.described} gives no numbers")
-    return network
+        return False

@@ -19,6 +19,11 @@ def find_trained_on(hashes: Collection[object]) -> dict[str, frozenset[str]]:
     return {name: list_patients(name) for name in list_built_in() if _hash(name) in hashes}
 
 
+def find_patient(name: str, patients: Collection[str]) -> str | None:
+    """Which of `patients` a name means: `TCGA_CS_4942_19970222`, or that with `_10` for a slice."""
+    return next((who for who in (name, name.rpartition("_")[0]) if who in patients), None)
+
+
 def find_seen(masks: Iterable[tuple[str, Path]]) -> dict[str, set[str]]:
     """Of patients, each with a mask of theirs, those that the mask's built-in model was trained on, by its name.
 
@@ -27,14 +32,15 @@ def find_seen(masks: Iterable[tuple[str, Path]]) -> dict[str, set[str]]:
     """
     everybody = frozenset[str]().union(*map(list_patients, list_built_in()))
     seen: dict[str, set[str]] = {}
-    for patient_id, path in masks:
-        if patient_id not in everybody:
+    for patient_id, path in masks:  # in a flat folder each file is called a patient
+        who = find_patient(patient_id, everybody)
+        if who is None:
             continue
         provenance = (read_about(path) or {}).get("provenance")
         hashes = provenance.get("model_sha256") if isinstance(provenance, dict) else None
         for name, patients in find_trained_on(hashes if isinstance(hashes, list) else []).items():
-            if patient_id in patients:
-                seen.setdefault(name, set()).add(patient_id)
+            if who in patients:
+                seen.setdefault(name, set()).add(who)
     return seen
 
 

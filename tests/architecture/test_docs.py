@@ -42,8 +42,10 @@ def test_the_settings_are_the_programs() -> None:
     page = load_maker("make_settings").make_settings()
     assert (TOP / "docs" / "settings.md").read_text(encoding="utf-8") == page
     for section, part in Config():
+        told = page.partition(f"## {section}\n")[2].partition("\n## ")[0]
         for name in type(part).model_fields:
-            assert f"| `{name}` |" in page.partition(f"## {section}")[2].partition("## ")[0]
+            (row,) = re.findall(rf"^\| `{name}` \|.*$", told, flags=re.MULTILINE)
+            assert len(row.split(" | ")[-1]) > 10, f"{section}.{name} has no sentence"
 
 
 def test_no_page_waits_to_be_filled_in() -> None:

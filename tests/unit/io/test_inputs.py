@@ -57,6 +57,11 @@ def test_natural_order_is_folder_by_folder() -> None:
     ]
 
 
+def test_equal_numbers_have_an_order_too() -> None:
+    for names in (["7.png", "07.png", "007.png"], ["007.png", "7.png", "07.png"]):
+        assert natural_order(names) == ["007.png", "07.png", "7.png"]
+
+
 def test_folders_of_equal_number_stay_whole_and_a_file_comes_before_a_folder_of_its_name(tmp_path: Path) -> None:
     ordered = ["a.b/1.png", "p01.png", "p1.png", "p01/2.png", "p01/10.png", "p1/1.png", "p1/3.png", "p2.png"]
     touch(tmp_path, *reversed(ordered))

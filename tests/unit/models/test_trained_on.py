@@ -55,6 +55,15 @@ def test_eval_of_its_masks_is_leaky(slices: Path, tmp_path: Path, run: Path, bra
     assert not measure_folders(slices, tmp_path / "masks", patients=stranger).about["leaky"]
 
 
+def test_in_one_folder_for_all_the_files_names_tell(slices: Path, tmp_path: Path, brainseg: Callable[..., Any]) -> None:
+    for path in slices.glob("*/*"):
+        path.rename(slices / path.name)
+    ended = brainseg("predict", slices, "-o", tmp_path / "masks", *CPU)
+    told = f"{DEFAULT_MODEL} was trained on 1 patient of these: no mask of theirs measures it"
+    assert ended.code == 0 and ended.err.count(told) == 1
+    assert measure_folders(slices, tmp_path / "masks").about["leaky"]
+
+
 def test_a_mask_that_says_nothing_or_nonsense_has_seen_nobody(tmp_path: Path) -> None:
     from brainseg_cli.io.embedded import encode_mask
 

@@ -296,7 +296,7 @@ class _Tally:
     """What has been done so far."""
 
     def __init__(self, plan: "Plan") -> None:
-        from brainseg_cli.models.trained_on import find_trained_on
+        from brainseg_cli.models.trained_on import find_patient, find_trained_on
 
         self.plan = plan
         self.done = self.failed = self.unchanged = self.with_tumour = self.area_px = 0
@@ -304,12 +304,11 @@ class _Tally:
         self.ood: Counter[str] = Counter()
         self.unlike = 0
         self.trained_on = find_trained_on([bundle.sha256 for bundle in plan.bundles])
+        self.find_patient = find_patient
         self.seen: set[tuple[str, str]] = set()
         self.started = time.perf_counter()
 
     def add(self, outcome: "Outcome") -> None:
-        from brainseg_cli.models.trained_on import find_patient
-
         if outcome.record["status"] != "ok":
             self.failed += 1
             return
@@ -320,7 +319,7 @@ class _Tally:
         self.ood.update(outcome.record["ood"])
         self.unlike += bool(outcome.record["ood"])
         called = outcome.record["patient_id"] or Path(outcome.record["image"]).stem
-        whose = ((name, find_patient(called, patients)) for name, patients in self.trained_on.items())
+        whose = ((name, self.find_patient(called, patients)) for name, patients in self.trained_on.items())
         self.seen.update((name, who) for name, who in whose if who is not None)
 
     def summarise(self, out: Path) -> Json:
